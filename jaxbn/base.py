@@ -1,0 +1,96 @@
+"""What a normalization is here: two pure functions and the promise they keep.
+
+Read this file first; it holds no arithmetic. A `Norm` is a pair
+
+    params, state = norm.init(num_features)
+    y, state = norm.apply(params, state, x, train, mask=None)
+
+of which `batch_norm(...)` is the plain one. Everything above the core (Flax
+wrappers, models, training, experiments) accepts any `Norm`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
+
+import jax
+from jax.typing import ArrayLike, DTypeLike
+
+Array: TypeAlias = jax.Array
+Axes: TypeAlias = int | Sequence[int]
+AxisName: TypeAlias = str | Sequence[str]
+AxisIndexGroups: TypeAlias = Sequence[Sequence[int]]
+DType: TypeAlias = DTypeLike
+Initializer: TypeAlias = Callable[..., Array]
+"""`(key, shape, dtype) -> Array`, as in `jax.nn.initializers`."""
+Params: TypeAlias = dict[str, Array]
+"""Trained by the optimizer: `{'scale': [C], 'bias': [C]}`, each only if used."""
+State: TypeAlias = dict[str, Array]
+"""Carried by the norm: `{'mean': [C], 'var': [C]}`; a variant may add keys."""
+
+
+class InitFn(Protocol):
+    """`init(num_features, *, key=None) -> (params, state)`.
+
+    `num_features` is an int C, or a tuple of ints where the norm has several
+    feature axes. `key` seeds random initializers and may be left out where none
+    is random. The structure, shapes and dtypes of `state` are fixed here and
+    never change afterwards, so that it can be carried through `lax.scan`.
+    """
+
+    def __call__(
+        self, num_features: int | Sequence[int], *, key: Array | None = None
+    ) -> tuple[Params, State]: ...
+
+
+class ApplyFn(Protocol):
+    """`apply(params, state, x, train, *, mask=None, ...) -> (y, new_state)`.
+
+    Pure. `y` has the shape and dtype of `x`. `train` is a Python bool. In
+    evaluation the state returned is the state given, the same object.
+
+    `mask` is true (or a positive weight) where an element counts; what lies
+    behind it has no influence on anything returned and no gradient.
+
+    Three more keywords override, for one call, what the factory fixed; a norm to
+    which one means nothing takes it and does nothing:
+
+    `use_running_average`: which statistics normalize (default `not train`).
+    `update_stats`: whether the running statistics absorb the batch (default `train`).
+    `axis_name`: None for no collective, which a model's initialization needs.
+    """
+
+    def __call__(
+        self,
+        params: Params,
+        state: State,
+        x: ArrayLike,
+        train: bool,
+        *,
+        mask: ArrayLike | None = None,
+        **overrides: object,
+    ) -> tuple[Array, State]: ...
+
+
+class Norm(NamedTuple):
+    """A normalization as a value: how to start it, how to apply it, what it spans.
+
+    Attributes:
+        init: `init(num_features, *, key=None) -> (params, state)`; see `InitFn`.
+        apply: `apply(params, state, x, train, *, mask=None) -> (y, state)`; see
+            `ApplyFn`.
+        axis: the axis (or axes) of `x` that hold features; `num_features` is the
+            shape of `x` along them, in ascending order of axis.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxbn import batch_norm
+        >>> norm = batch_norm(momentum=0.9)
+        >>> params, state = norm.init(3)
+        >>> y, state = norm.apply(params, state, jnp.ones((4, 3)), True)
+        >>> state['mean']
+        Array([0.1, 0.1, 0.1], dtype=float32)
+    """
+
+    init: InitFn
+    apply: ApplyFn
+    axis: int | tuple[int, ...] = -1
