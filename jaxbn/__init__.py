@@ -1,1 +1,21 @@
-"""tmp"""
+"""Batch normalization for JAX and Flax: every answer to "what is the batch?".
+
+    params, state = bn_init(num_features)
+    y, state = bn_apply(params, state, x, train)
+
+The face of the package: pure functions of arrays. Flax modules live in `jaxbn.linen`
+and `jaxbn.nnx`, which are imported by those who use Flax.
+"""
+
+from jaxbn.base import Norm as Norm
+from jaxbn.core import Moments as Moments
+from jaxbn.core import batch_moments as batch_moments
+from jaxbn.core import batch_norm as batch_norm
+from jaxbn.core import bn_apply as bn_apply
+from jaxbn.core import bn_init as bn_init
+from jaxbn.core import merge_moments as merge_moments
+from jaxbn.core import normalize as normalize
+from jaxbn.core import reduce_moments as reduce_moments
+from jaxbn.core import update_running as update_running
+
+__version__ = "0.1.0"

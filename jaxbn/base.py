@@ -39,7 +39,9 @@ class InitFn(Protocol):
 
     def __call__(
         self, num_features: int | Sequence[int], *, key: Array | None = None
-    ) -> tuple[Params, State]: ...
+    ) -> tuple[Params, State]:
+        """See the class."""
+        ...
 
 
 class ApplyFn(Protocol):
@@ -68,7 +70,9 @@ class ApplyFn(Protocol):
         *,
         mask: ArrayLike | None = None,
         **overrides: object,
-    ) -> tuple[Array, State]: ...
+    ) -> tuple[Array, State]:
+        """See the class."""
+        ...
 
 
 class Norm(NamedTuple):

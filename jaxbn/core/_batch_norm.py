@@ -1,0 +1,313 @@
+"""Batch norm: the bricks laid in the usual order, as two functions and as a pair.
+
+moments of the batch  ->  pooled over devices  ->  absorbed by the running
+statistics  ->  used to normalize (in training; in evaluation the running ones are)
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxbn.base import (
+    Array,
+    Axes,
+    AxisIndexGroups,
+    AxisName,
+    DType,
+    Initializer,
+    Norm,
+    Params,
+    State,
+)
+from jaxbn.core._axes import feature_axes, feature_shape
+from jaxbn.core._checks import (
+    as_weights,
+    check_features,
+    check_options,
+    check_params,
+    check_state,
+    check_state_dtypes,
+    check_train,
+)
+from jaxbn.core._devices import axis_names
+from jaxbn.core._dtypes import as_inexact, real_dtype, stats_dtype
+from jaxbn.core._fused import Batch, normalize_batch, plain_batch
+from jaxbn.core._moments import measure
+from jaxbn.core._normalize import normalize
+from jaxbn.core._reduce import reduce_moments
+from jaxbn.core._running import needs_count, update_running
+
+
+def bn_init(
+    num_features: int | Sequence[int],
+    *,
+    use_scale: bool = True,
+    use_bias: bool = True,
+    scale_init: Initializer = jax.nn.initializers.ones,
+    bias_init: Initializer = jax.nn.initializers.zeros,
+    param_dtype: DType = jnp.float32,
+    momentum: float | Array | None = 0.99,
+    debias: bool = False,
+    dtype: DType | None = None,
+    key: Array | None = None,
+) -> tuple[Params, State]:
+    """Returns the parameters and running statistics of a batch norm.
+
+    Args:
+        num_features: C, or a tuple where there are several feature axes.
+        use_scale: whether there is a `scale` (gamma).
+        use_bias: whether there is a `bias` (beta).
+        scale_init: `(key, shape, dtype) -> Array`, ones by default. (Old PyTorch drew
+            it uniformly from [0, 1], which some tutorials still do; it slows training.)
+        bias_init: likewise, zeros by default.
+        param_dtype: of scale and bias. The statistics are in at least float32.
+        momentum: as for `bn_apply`; None adds a 'count' to the state.
+        debias: as for `bn_apply`; True adds a 'count' to the state.
+        dtype: of the data, where it is complex: the mean is then complex too, while the
+            variance is real. A complex `param_dtype` says the same.
+        key: for random initializers; a fixed one where it is None.
+
+    Returns:
+        `{'scale': [C], 'bias': [C]}` and `{'mean': [C] zeros, 'var': [C] ones}`, with
+        'count' [C] float32 zeros if the average needs it.
+
+    Raises:
+        ValueError: on a `num_features` that is not positive, or a `param_dtype` that is
+            not floating or complex.
+
+    Example:
+        >>> params, state = bn_init(2, use_bias=False)
+        >>> params
+        {'scale': Array([1., 1.], dtype=float32)}
+        >>> state
+        {'mean': Array([0., 0.], dtype=float32), 'var': Array([1., 1.], dtype=float32)}
+    """
+    shape = check_features(num_features)
+    if not jnp.issubdtype(param_dtype, jnp.inexact):
+        raise ValueError(
+            f"param_dtype is {param_dtype}, expected a floating or complex dtype; "
+            "float32 is the default"
+        )
+    check_options(momentum, 0.0, debias, None, None)
+    key = jax.random.key(0) if key is None else key
+    params = {}
+    if use_scale:
+        params["scale"] = scale_init(key, shape, param_dtype)
+    if use_bias:
+        params["bias"] = bias_init(jax.random.fold_in(key, 1), shape, param_dtype)
+    mean_dtype = stats_dtype(param_dtype)
+    if dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating):
+        mean_dtype = jnp.promote_types(mean_dtype, dtype)
+    state = {
+        "mean": jnp.zeros(shape, mean_dtype),
+        "var": jnp.ones(shape, real_dtype(param_dtype)),
+    }
+    if needs_count(momentum, debias):
+        state["count"] = jnp.zeros(shape, jnp.float32)
+    return params, state
+
+
+def bn_apply(
+    params: Params,
+    state: State,
+    x: ArrayLike,
+    train: bool,
+    *,
+    momentum: float | Array | None = 0.99,
+    epsilon: float = 1e-5,
+    axis: Axes = -1,
+    axis_name: AxisName | None = None,
+    axis_index_groups: AxisIndexGroups | None = None,
+    mask: ArrayLike | None = None,
+    use_running_average: bool | None = None,
+    update_stats: bool | None = None,
+    dtype: DType | None = None,
+    unbiased: bool = False,
+    debias: bool = False,
+    skip_nonfinite: bool = True,
+    custom_derivative: bool = True,
+) -> tuple[Array, State]:
+    """Returns `x` normalized per channel, and the new running statistics.
+
+        y = (x - mean) / sqrt(var + epsilon) * scale + bias
+
+    In training mean and var are those of the batch over all axes but `axis`, var with
+    1/n, and the running ones move by `new = momentum * old + (1 - momentum) * batch`.
+    In evaluation the running ones normalize, and the state returned is the state given.
+
+    Args:
+        params: `{'scale': [C], 'bias': [C]}`, either or both left out; a subtree of
+            Flax's `params`, as it is.
+        state: `{'mean': [C], 'var': [C]}`, with 'count' where the average needs it; a
+            subtree of Flax's `batch_stats`, as it is. `{}` will do where running
+            statistics are neither used nor updated.
+        x: [..., C], floating or complex, any rank from 1. Channels last by default.
+        train: a Python bool; sets the two switches below.
+        momentum: the weight of the old value, 0.99 as in Flax and Keras. PyTorch's
+            default of 0.1 is 0.9 here. None: cumulative, all batches weigh the same.
+        epsilon: added to the variance inside the root, 1e-5 as in Flax and PyTorch
+            (Keras 1e-3).
+        axis: the feature axis, or several; parameters follow ascending order.
+        axis_name: the axis (or several) of pmap, vmap or shard_map over which devices
+            are pooled, weighted by what they counted. None: each device by itself.
+        axis_index_groups: lists of device indices that are normalized together; they
+            partition the axis and may be of unequal size.
+        mask: bool, or real weights >= 0, true where an element counts; broadcastable to
+            `x` or to `x` without its feature axes. Masked equals removed: what lies
+            behind comes out as 0, sends and receives no gradient, and may be NaN. (Flax
+            and Keras leave it out of the statistics but normalize it with them.)
+        use_running_average: which statistics normalize; `not train` by default.
+        update_stats: whether the batch is absorbed; `train` by default. Off for a
+            second forward pass (SAM, gradient penalties, teachers).
+        dtype: of `y`; that of `x` by default. (Flax promotes bfloat16 to the float32
+            of its parameters.) Statistics are in at least float32.
+        unbiased: absorb the variance with n/(n-1), as PyTorch does.
+        debias: remove the initial value from the exponential average; see
+            `update_running`. Haiku does so always, keeping two more arrays.
+        skip_nonfinite: channels with a non-finite batch statistic keep their state.
+        custom_derivative: False leaves the derivative to JAX: same values, more memory.
+
+    Returns:
+        y of the shape of `x`, and the state. A channel that counted nothing (all
+        masked, or no example) gives 0 and keeps its state; one that counted a single
+        element has variance 0 and gives `bias`, where PyTorch raises an error.
+
+    Raises:
+        ValueError: on shapes, dtypes or options that do not fit; the message says what
+            came, what was expected and what to do.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> params, state = bn_init(1)
+        >>> x = jnp.array([[1.0], [3.0]])
+        >>> y, state = bn_apply(params, state, x, True, momentum=0.5)
+        >>> y
+        Array([[-0.999995],
+               [ 0.999995]], dtype=float32)
+        >>> state
+        {'mean': Array([1.], dtype=float32), 'var': Array([1.], dtype=float32)}
+
+    References:
+        Ioffe and Szegedy, Batch Normalization, 2015. https://arxiv.org/abs/1502.03167
+        Wu and Johnson, Rethinking "Batch", 2021. https://arxiv.org/abs/2105.07576
+    """
+    train = check_train(train)
+    use_running_average = _default(use_running_average, not train)
+    update_stats = _default(update_stats, train)
+    check_options(momentum, epsilon, debias, axis_name, axis_index_groups)
+    x = as_inexact(x)
+    features = feature_axes(axis, x.ndim)
+    shape = feature_shape(x, features)
+    check_params(params, shape)
+    if use_running_average or update_stats:
+        check_state(state, shape, counts=update_stats and needs_count(momentum, debias))
+    weights = as_weights(mask, x, features)
+    scale, bias = params.get("scale"), params.get("bias")
+
+    moments = None
+    if use_running_average:
+        y = normalize(
+            x,
+            state["mean"],
+            state["var"],
+            scale,
+            bias,
+            epsilon=epsilon,
+            axis=axis,
+            mask=mask,
+            dtype=dtype,
+        )
+        if update_stats:
+            local = measure(x, weights, features)
+            moments = reduce_moments(local, axis_name, axis_index_groups)
+    else:
+        batch = Batch(
+            features=features,
+            epsilon=epsilon,
+            axis_name=axis_names(axis_name) or None,
+            axis_index_groups=_hashable(axis_index_groups),
+            dtype=np.dtype(x.dtype if dtype is None else dtype),
+        )
+        apply = normalize_batch if custom_derivative else plain_batch
+        y, moments = apply(x, scale, bias, weights, batch)
+    if not update_stats:
+        return y, state
+    check_state_dtypes(state, moments.mean.dtype)
+    return y, update_running(
+        state,
+        moments,
+        momentum=momentum,
+        debias=debias,
+        unbiased=unbiased,
+        skip_nonfinite=skip_nonfinite,
+    )
+
+
+_INIT_OPTIONS = (
+    "use_scale",
+    "use_bias",
+    "scale_init",
+    "bias_init",
+    "param_dtype",
+)
+_SHARED_OPTIONS = ("momentum", "debias", "dtype")
+
+
+def batch_norm(*, axis: Axes = -1, **options: Any) -> Norm:
+    """Returns batch norm as a pair `Norm(init, apply)` with its options fixed.
+
+    Args:
+        axis: the feature axis, or several.
+        **options: the keyword options of `bn_init` and of `bn_apply`.
+
+    Returns:
+        A `Norm`; `apply` still takes `mask`, `use_running_average`, `update_stats` and
+        `axis_name` at each call.
+
+    Raises:
+        ValueError: on an option that neither function has, or one out of range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> norm = batch_norm(momentum=None, use_bias=False)
+        >>> params, state = norm.init(1)
+        >>> _, state = norm.apply(params, state, jnp.array([[1.0], [3.0]]), True)
+        >>> {key: float(value[0]) for key, value in state.items()}
+        {'mean': 2.0, 'var': 1.0, 'count': 1.0}
+    """
+    known = {*_INIT_OPTIONS, *_SHARED_OPTIONS, *bn_apply.__kwdefaults__}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise ValueError(
+            f"batch_norm got options {unknown}, expected some of {sorted(known)}; "
+            "check the spelling"
+        )
+    check_options(
+        options.get("momentum", 0.99),
+        options.get("epsilon", 1e-5),
+        options.get("debias", False),
+        options.get("axis_name"),
+        options.get("axis_index_groups"),
+    )
+    to_init = {
+        k: options[k] for k in (*_INIT_OPTIONS, *_SHARED_OPTIONS) if k in options
+    }
+    to_apply = {k: v for k, v in options.items() if k not in _INIT_OPTIONS}
+    return Norm(
+        init=functools.partial(bn_init, **to_init),
+        apply=functools.partial(bn_apply, axis=axis, **to_apply),
+        axis=axis if isinstance(axis, int) else tuple(axis),
+    )
+
+
+def _default(switch: bool | None, value: bool) -> bool:
+    return value if switch is None else check_train(switch)
+
+
+def _hashable(groups: AxisIndexGroups | None) -> AxisIndexGroups | None:
+    return None if groups is None else tuple(map(tuple, groups))

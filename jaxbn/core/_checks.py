@@ -1,0 +1,194 @@
+"""Checks: what is known while tracing is refused with got, expected and a fix.
+
+What is known only at run time (an all-masked batch, a non-finite value) has a
+defined result instead and is not checked here.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxbn.base import Array, Params, State
+
+
+def check_features(num_features: int | Sequence[int]) -> tuple[int, ...]:
+    """Returns `num_features` as a shape.
+
+    Raises:
+        ValueError: unless it is a positive int or a tuple of them.
+    """
+    try:
+        shape = tuple(np.atleast_1d(num_features).tolist())
+    except (TypeError, ValueError):
+        shape = (num_features,)
+    if not shape or not all(type(n) is int and n > 0 for n in shape):
+        raise ValueError(
+            f"num_features is {num_features!r}, expected a positive int or a tuple of "
+            "positive ints; pass the shape of x along its feature axes"
+        )
+    return shape
+
+
+def check_options(
+    momentum: object,
+    epsilon: object,
+    debias: bool,
+    axis_name: object,
+    axis_index_groups: object,
+) -> None:
+    """Refuses options that contradict each other or have no meaning.
+
+    Raises:
+        ValueError: if `momentum` is outside [0, 1], `epsilon` negative or not finite,
+            `debias` has nothing to debias, or there are groups of no axis.
+    """
+    known = isinstance(momentum, int | float)
+    if known and not 0 <= momentum <= 1:
+        raise ValueError(
+            f"momentum is {momentum}, expected 0 <= momentum <= 1, the weight of the "
+            "old value; PyTorch's momentum is 1 - momentum here"
+        )
+    if isinstance(epsilon, int | float) and not 0 <= epsilon < math.inf:
+        raise ValueError(
+            f"epsilon is {epsilon}, expected a small number >= 0; it is added to the "
+            "variance, 1e-5 is the default"
+        )
+    if debias and (momentum is None or (known and momentum == 1)):
+        raise ValueError(
+            f"debias=True with momentum={momentum}, expected 0 <= momentum < 1; a "
+            "cumulative average (momentum=None) has no bias to remove"
+        )
+    if axis_index_groups is not None and axis_name is None:
+        raise ValueError(
+            f"axis_index_groups is {axis_index_groups!r} but axis_name is None; name "
+            "the axis that the groups partition"
+        )
+
+
+def check_train(train: object) -> bool:
+    """Returns `train` as a bool.
+
+    Raises:
+        ValueError: if it is traced or not a bool.
+    """
+    if not isinstance(train, bool | np.bool_):
+        raise ValueError(
+            f"train is {train!r}, expected a Python bool; under jit mark it static, "
+            "for example jax.jit(f, static_argnames='train')"
+        )
+    return bool(train)
+
+
+def check_params(params: Params, shape: tuple[int, ...]) -> None:
+    """Refuses parameters that are not those of a batch norm over `shape` channels.
+
+    Raises:
+        ValueError: on keys other than scale and bias, or on another shape.
+    """
+    unknown = set(params) - {"scale", "bias"}
+    if unknown:
+        raise ValueError(
+            f"params has keys {sorted(params)}, expected only 'scale' and 'bias'; pass "
+            "the subtree of one batch norm, e.g. variables['params']['bn1']"
+        )
+    _check_shapes("params", params, shape)
+
+
+def check_state(state: State, shape: tuple[int, ...], *, counts: bool) -> None:
+    """Refuses a state that cannot serve `shape` channels.
+
+    Raises:
+        ValueError: if mean, var (or count, where `counts`) is missing or misshapen.
+    """
+    needed = ["mean", "var", "count"] if counts else ["mean", "var"]
+    missing = [key for key in needed if key not in state]
+    if missing:
+        raise ValueError(
+            f"state has keys {sorted(state)}, expected {needed}; start it by bn_init "
+            "with the same momentum and debias, or pass the subtree of one batch norm, "
+            "e.g. variables['batch_stats']['bn1']"
+        )
+    _check_shapes("state", {key: state[key] for key in needed}, shape)
+
+
+def _check_shapes(name: str, tree: dict[str, Array], shape: tuple[int, ...]) -> None:
+    for key, value in tree.items():
+        if jnp.shape(value) != shape:
+            raise ValueError(
+                f"{name}[{key!r}] has shape {jnp.shape(value)}, expected {shape}, the "
+                "shape of x along its feature axes; check axis and num_features"
+            )
+
+
+def check_state_dtypes(state: State, mean_dtype: np.dtype) -> None:
+    """Refuses to store statistics where they would be rounded away.
+
+    Raises:
+        ValueError: if a running statistic is below float32, or real for complex data.
+    """
+    for key, value in state.items():
+        dtype = jnp.result_type(value)
+        if jnp.promote_types(dtype, jnp.float32) != dtype:
+            raise ValueError(
+                f"state[{key!r}] has dtype {dtype}, expected float32 or wider, since "
+                "an average moves by less than half precision can hold; cast the state "
+                "with jax.tree.map(lambda a: a.astype(jnp.float32), state)"
+            )
+    mean = jnp.result_type(state["mean"])
+    if jnp.issubdtype(mean_dtype, jnp.complexfloating) and not jnp.issubdtype(
+        mean, jnp.complexfloating
+    ):
+        raise ValueError(
+            f"x is complex but state['mean'] has dtype {mean}, expected a complex "
+            "dtype; start the state by bn_init(..., param_dtype=jnp.complex64)"
+        )
+
+
+def as_weights(
+    mask: ArrayLike | None, x: Array, features: tuple[int, ...]
+) -> Array | None:
+    """Returns `mask` with the rank of `x` (bool or real), or None.
+
+    A mask of the rank of `x` without its feature axes, such as [N, H, W], is read so
+    where it fits; any other is broadcast to `x` as NumPy and Flax do. Where both
+    readings fit ([N, C] with N = C) the first is taken.
+
+    Raises:
+        ValueError: if `mask` is complex, does not broadcast, or would broadcast along
+            the last axes of `x` while it fits the first: [N] against [N, H, W, C].
+    """
+    if mask is None:
+        return None
+    mask = lax.stop_gradient(jnp.asarray(mask))
+    if jnp.issubdtype(mask.dtype, jnp.complexfloating):
+        raise ValueError(
+            f"mask has dtype {mask.dtype}, expected bool or real weights; pass its "
+            "absolute value or a comparison"
+        )
+    rest = tuple(n for a, n in enumerate(x.shape) if a not in features)
+    if mask.ndim == len(rest) and _broadcasts(mask.shape, rest):
+        return jnp.expand_dims(mask, features)
+    leading = mask.ndim < len(rest) and mask.shape == x.shape[: mask.ndim]
+    leading &= any(n != 1 for n in mask.shape)
+    if mask.ndim > x.ndim or leading or not _broadcasts(mask.shape, x.shape):
+        raise ValueError(
+            f"mask has shape {mask.shape}, which does not broadcast to x of shape "
+            f"{x.shape}; expected the shape {rest} of x without its feature axes, or "
+            f"one that broadcasts to x; {_mask_fix(mask.shape, rest)}"
+        )
+    return mask.reshape((1,) * (x.ndim - mask.ndim) + mask.shape)
+
+
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    ends = zip(reversed(shape), reversed(target), strict=False)
+    return all(m in (1, n) for m, n in ends)
+
+
+def _mask_fix(shape: tuple[int, ...], rest: tuple[int, ...]) -> str:
+    if shape and len(shape) < len(rest) and shape == rest[: len(shape)]:
+        return f"reshape it to {shape + (1,) * (len(rest) - len(shape))}"
+    return "add axes of length one where it does not vary"

@@ -1,0 +1,94 @@
+"""Named axes: what differs between pmap, vmap and the two modes of shard_map.
+
+Under `shard_map(check_vma=True)` every value is typed by the mesh axes along which
+it may differ between devices (is *varying*); a sum over devices takes a varying value
+and returns an *invariant* one, and autodiff inserts the matching collectives. Under
+pmap, vmap and `check_vma=False` there are no such types. The functions here give
+code that is right in all four without asking where it runs.
+"""
+
+from collections.abc import Sequence
+
+import jax
+from jax import lax
+
+from jaxbn.base import Array, AxisIndexGroups, AxisName
+
+
+def axis_names(axis_name: AxisName | None) -> tuple[str, ...]:
+    """Returns the names as a tuple, empty for None."""
+    if axis_name is None:
+        return ()
+    if isinstance(axis_name, str) or not isinstance(axis_name, Sequence):
+        return (axis_name,)
+    return tuple(axis_name)
+
+
+def axis_index(names: tuple[str, ...]) -> Array:
+    """Returns this device's index along the joint axis `names`.
+
+    Raises:
+        ValueError: if one of them is not bound.
+    """
+    try:
+        return lax.axis_index(names)
+    except NameError:
+        raise ValueError(
+            f"axis_name is {names}, which is not bound here; call inside pmap, vmap or "
+            "shard_map with that axis, or pass axis_name=None for local statistics"
+        ) from None
+
+
+def axis_size(names: tuple[str, ...]) -> int:
+    """Returns the number of devices along the joint axis `names`."""
+    return lax.psum(1, names)
+
+
+def varying_axes(x: Array) -> frozenset[str]:
+    """Returns the mesh axes along which `x` is typed as varying."""
+    aval = jax.typeof(x)
+    if hasattr(aval, "manual_axis_type"):  # jax >= 0.10
+        return frozenset(aval.manual_axis_type.varying)
+    return frozenset(aval.vma)
+
+
+def match_varying(x: Array, like: Array) -> Array:
+    """Returns `x` typed as varying wherever `like` is; nothing moves forward.
+
+    The transpose of this cast is a sum over devices, which is how the gradient of a
+    replicated parameter becomes whole.
+    """
+    missing = tuple(sorted(varying_axes(like) - varying_axes(x)))
+    if not missing:
+        return x
+    if hasattr(lax, "pcast"):  # jax >= 0.9
+        return lax.pcast(x, missing, to="varying")
+    return lax.pvary(x, missing)
+
+
+def split_by_kind(names: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Returns `names` as groups that one collective can reduce together.
+
+    Typed shard_map refuses a collective over a mesh axis and a vmap axis at once.
+    """
+    typed = [n for n in names if varying_axes(axis_index((n,)))]
+    rest = [n for n in names if n not in typed]
+    return [tuple(group) for group in (typed, rest) if group]
+
+
+def group_indices(groups: AxisIndexGroups | None, size: int) -> list[int]:
+    """Returns the number of the group of each of `size` devices; all 0 for None.
+
+    Raises:
+        ValueError: unless every device is in exactly one group.
+    """
+    if groups is None:
+        return [0] * size
+    members = sorted(index for group in groups for index in group)
+    if members != list(range(size)):
+        raise ValueError(
+            f"axis_index_groups is {groups}, expected every index from 0 to {size - 1} "
+            "exactly once; add the missing devices, each alone if it is to be local"
+        )
+    group_of = {index: k for k, group in enumerate(groups) for index in group}
+    return [group_of[index] for index in range(size)]

@@ -1,0 +1,195 @@
+"""Moments: what one pass over a batch learns, in a form that merges exactly.
+
+A batch is summed up by how much was counted, its mean and its sum of squared
+deviations. Two such summaries merge into that of the union (Chan, Golub and
+LeVeque), so batches, ghost batches and devices are all pooled the same way, and a
+variance is only taken at the end, `m2 / total`.
+
+Numerics. `E[x^2] - E[x]^2` loses everything once the mean is large against the
+deviation: at mean 10^4 and deviation 1, float32 has no digit left. Here sums are
+taken of `x - shift`, where `shift` is the mean of a small sample of the same batch,
+which needs one read of `x` and no running mean that would have to converge first.
+The mean itself is kept as a pair, `mean + low`: float32 spaces its numbers 10^-3
+apart at 10^4, so that without `low` every output would be off by up to 5e-4.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxbn.base import Array, Axes
+from jaxbn.core._axes import expand, feature_axes, feature_shape, reduction_axes
+from jaxbn.core._checks import as_weights
+from jaxbn.core._dtypes import as_inexact, real_dot, real_dtype, stats_dtype
+
+
+class Moments(NamedTuple):
+    """The first two moments of what was counted, per channel.
+
+    Attributes:
+        total: [C] real, the sum of weights: the number of elements where there are
+            none. Zero where nothing was counted; the other fields are then 0.
+        mean: [C] the weighted mean, rounded to its dtype.
+        low: [C] what rounding took from the mean: `mean + low` is the mean to about
+            twice the precision of the dtype.
+        m2: [C] real, the weighted sum of squared deviations, `sum(w |x - mean|^2)`.
+    """
+
+    total: Array
+    mean: Array
+    low: Array
+    m2: Array
+
+    @property
+    def var(self) -> Array:
+        """The biased variance `m2 / total`, [C]; 0 where nothing was counted."""
+        return self.m2 / at_least_one(self.total)
+
+
+def at_least_one(total: Array) -> Array:
+    """Returns `total` where it is positive and 1 elsewhere: a divisor for sums."""
+    return jnp.where(total > 0, total, 1)
+
+
+def batch_moments(
+    x: ArrayLike, *, axis: Axes = -1, mask: ArrayLike | None = None
+) -> Moments:
+    """Returns the moments of `x` over all axes but `axis`.
+
+    total = sum(w),  mean = sum(w x) / total,  m2 = sum(w |x - mean|^2), with weight 1
+    where there is no mask. One read of `x` without a mask, two with one (the sample
+    that serves as shift could lie behind it).
+
+    Args:
+        x: [..., C] floating or complex; any rank from 1.
+        axis: the feature axis, or several.
+        mask: bool, or real weights >= 0; broadcastable to `x`, or to `x` without its
+            feature axes. NaN and inf behind it (weight 0) are not seen. No gradient
+            flows to it.
+
+    Returns:
+        Moments, each field [C], in at least float32; `total` and `m2` are real.
+
+    Raises:
+        ValueError: if `x` is not floating or complex, if `axis` is not one of its
+            axes, or if `mask` does not broadcast to it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> moments = batch_moments(jnp.array([[0.0], [2.0], [jnp.nan]]),
+        ...                         mask=jnp.array([True, True, False]))
+        >>> print(moments.total, moments.mean, moments.var)
+        [2.] [1.] [1.]
+
+    References:
+        Chan, Golub and LeVeque, Algorithms for computing the sample variance, 1983.
+    """
+    x = as_inexact(x)
+    features = feature_axes(axis, x.ndim)
+    return measure(x, as_weights(mask, x, features), features)
+
+
+def measure(x: Array, weights: Array | None, features: tuple[int, ...]) -> Moments:
+    """Returns the moments of a checked `x`; `weights` has its rank or is None."""
+    dtype = stats_dtype(x.dtype)
+    axes = reduction_axes(features, x.ndim)
+    total = count(x, weights, features)
+    shift = lax.stop_gradient(choose_shift(x, weights, total, features))
+    deviation = x.astype(dtype) - expand(shift, features, x.ndim)
+    if weights is None:
+        weighted = deviation
+    else:
+        deviation = jnp.where(weights != 0, deviation, 0)
+        weighted = deviation * weights.astype(real_dtype(dtype))
+    s1 = jnp.sum(weighted, axes)
+    s2 = jnp.sum(real_dot(deviation, weighted), axes)
+    delta = s1 / at_least_one(total)
+    mean = shift + delta
+    return Moments(
+        total=total,
+        mean=mean,
+        low=(shift - mean) + delta,
+        m2=jnp.maximum(s2 - real_dot(s1, delta), 0),
+    )
+
+
+def count(x: Array, weights: Array | None, features: tuple[int, ...]) -> Array:
+    """Returns the sum of weights per channel, [C], without spreading them over `x`."""
+    dtype = real_dtype(x.dtype)
+    axes = reduction_axes(features, x.ndim)
+    shape = feature_shape(x, features)
+    if weights is None:
+        return jnp.full(shape, math.prod(x.shape[a] for a in axes), dtype)
+    repeats = math.prod(x.shape[a] for a in axes if weights.shape[a] != x.shape[a])
+    summed = jnp.sum(weights, axes, dtype=dtype) * repeats
+    return lax.stop_gradient(jnp.broadcast_to(summed, shape))
+
+
+def choose_shift(
+    x: Array, weights: Array | None, total: Array, features: tuple[int, ...]
+) -> Array:
+    """Returns a number near each channel's mean, [C], to measure deviations from.
+
+    Any value is right, a near one is accurate: with `shift` at distance d from the
+    mean of data of deviation s, the variance loses about (d/s)^2 units in the last
+    place. The mean of a sample of k elements of the batch has d/s of about
+    1/sqrt(k), and at worst sqrt(n/k), since what it saw is in the batch too.
+    """
+    dtype = stats_dtype(x.dtype)
+    axes = reduction_axes(features, x.ndim)
+    if weights is None:
+        sample = take_sample(x, axes).astype(dtype)
+        size = math.prod(sample.shape[a] for a in axes)
+        return jnp.sum(sample, axes) / max(size, 1)
+    weighted = jnp.where(weights != 0, x.astype(dtype), 0)
+    weighted = weighted * weights.astype(real_dtype(dtype))
+    return jnp.sum(weighted, axes) / at_least_one(total)
+
+
+def take_sample(x: Array, axes: tuple[int, ...], size: int = 64) -> Array:
+    """Returns about `size` elements a channel, evenly spaced along `axes`."""
+    each = max(round(size ** (1 / max(len(axes), 1))), 2)
+    strides = [-(-n // each) or 1 if a in axes else 1 for a, n in enumerate(x.shape)]
+    return lax.slice(x, (0,) * x.ndim, x.shape, strides)
+
+
+def merge_moments(moments: Moments, axis: int = 0) -> Moments:
+    """Returns the moments of the union of what was measured apart.
+
+    total = sum(total_k),  mean = sum(total_k mean_k) / total,
+    m2 = sum(m2_k + total_k |mean_k - mean|^2). Parts that counted nothing are skipped,
+    whatever they hold. Averaging the variances instead would lose the variance
+    between the parts.
+
+    Args:
+        moments: fields stacked along `axis`, [K, C] for `axis=0`.
+        axis: the axis to merge over.
+
+    Returns:
+        Moments without that axis.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> shards = jnp.array([[[0.0], [2.0]], [[4.0], [14.0]]])
+        >>> merged = merge_moments(jax.vmap(batch_moments)(shards))
+        >>> merged.mean, merged.var
+        (Array([5.], dtype=float32), Array([29.], dtype=float32))
+    """
+    total, counted = moments.total, moments.total > 0
+    mean, low, m2 = (jnp.where(counted, field, 0) for field in moments[1:])
+    whole = jnp.sum(total, axis)
+    divisor = at_least_one(whole)
+    near = lax.stop_gradient(jnp.sum(total * mean, axis) / divisor)
+    distance = jnp.where(counted, (mean - jnp.expand_dims(near, axis)) + low, 0)
+    delta = jnp.sum(total * distance, axis) / divisor
+    spread = distance - jnp.expand_dims(delta, axis)
+    merged = near + delta
+    return Moments(
+        total=whole,
+        mean=merged,
+        low=(near - merged) + delta,
+        m2=jnp.sum(m2 + total * real_dot(spread, spread), axis),
+    )

@@ -1,0 +1,107 @@
+"""Running statistics: how a state absorbs the moments of a batch.
+
+All three averages are one update with three rates,
+
+    new = (1 - rate) * old + rate * batch
+
+    exponential            rate = 1 - momentum
+    cumulative             rate = 1 / (count + 1)
+    debiased exponential   rate = (1 - momentum) / (1 - momentum^(count + 1))
+
+The last two start at rate 1: what the state was initialized with leaves no trace, and
+after one step evaluation uses the statistics of that batch exactly. `count` is kept
+per channel because a channel may sit a batch out.
+"""
+
+import math
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxbn.base import Array, State
+from jaxbn.core._dtypes import stats_dtype
+from jaxbn.core._moments import Moments, at_least_one
+
+
+def update_running(
+    state: State,
+    moments: Moments,
+    *,
+    momentum: float | Array | None = 0.99,
+    debias: bool = False,
+    unbiased: bool = False,
+    skip_nonfinite: bool = True,
+) -> State:
+    """Returns the state after absorbing the moments of one batch.
+
+    A channel that counted nothing keeps its statistics, and so does one whose batch
+    mean or variance is not finite: a single inf would otherwise stay in an average for
+    ever.
+
+    Args:
+        state: `{'mean': [C], 'var': [C]}` and 'count' where the rate needs it; other
+            keys are carried along.
+        moments: of the batch, each field [C].
+        momentum: the weight of the old value, as in Flax, Keras and Haiku (PyTorch's
+            momentum is the weight of the new one); None for the cumulative average.
+        debias: remove the initial value from the exponential average.
+        unbiased: absorb `var * n / (n - 1)` with n the sum of weights (1 where n <= 1),
+            as PyTorch does; Flax, Keras and Haiku absorb the biased variance.
+        skip_nonfinite: False lets non-finite statistics in, as all others do.
+
+    Returns:
+        A dict with the keys, shapes and dtypes of `state`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxbn.core import batch_moments
+        >>> state = {'mean': jnp.zeros(1), 'var': jnp.ones(1)}
+        >>> moments = batch_moments(jnp.array([[0.0], [2.0], [4.0]]))
+        >>> update_running(state, moments, momentum=0.9, unbiased=True)
+        {'mean': Array([0.2], dtype=float32), 'var': Array([1.3], dtype=float32)}
+
+    References:
+        Ioffe and Szegedy, 2015, algorithm 2, for the unbiased variance.
+        Kingma and Ba, Adam, 2015, section 3, for the debiased average.
+    """
+    counts = needs_count(momentum, debias)
+    keep, rate = averaging_weights(state["count"] if counts else None, momentum)
+    total, var = moments.total, moments.var
+    if unbiased:
+        var = jnp.where(total > 1, var * (total / at_least_one(total - 1)), var)
+    valid = total > 0
+    if skip_nonfinite:
+        valid &= jnp.isfinite(moments.mean) & jnp.isfinite(var)
+    new = {**state}
+    for key, batch in (("mean", moments.mean), ("var", var)):
+        old = state[key]
+        wide = old.astype(jnp.promote_types(old.dtype, stats_dtype(batch.dtype)))
+        mixed = keep * wide + rate * jnp.where(valid, batch, 0)
+        new[key] = jnp.where(valid, mixed, wide).astype(old.dtype)
+    if counts:
+        new["count"] = state["count"] + valid.astype(state["count"].dtype)
+    return new
+
+
+def needs_count(momentum: object, debias: bool) -> bool:
+    """Returns whether the rate depends on how many batches were absorbed."""
+    return momentum is None or debias
+
+
+def averaging_weights(
+    count: Array | None, momentum: ArrayLike | None
+) -> tuple[ArrayLike, ArrayLike]:
+    """Returns the weights of the old and the new value.
+
+    `count` is the number of batches absorbed so far, None for the plain average.
+    """
+    if count is None:
+        return momentum, 1 - momentum
+    if momentum is None:
+        rate = 1 / (count + 1)
+    else:
+        log = math.log(momentum) if isinstance(momentum, float) and momentum else None
+        log = jnp.log(momentum) if log is None else log
+        rate = (1 - momentum) / -jnp.expm1((count + 1) * log)
+        rate = jnp.where(count == 0, 1.0, rate)
+    return 1 - rate, rate
