@@ -53,12 +53,13 @@ class ApplyFn(Protocol):
     `mask` is true (or a positive weight) where an element counts; what lies
     behind it has no influence on anything returned and no gradient.
 
-    Three more keywords override, for one call, what the factory fixed; a norm to
-    which one means nothing takes it and does nothing:
+    Four more keywords override, for one call, what the factory fixed; a norm to which
+    one means nothing takes it and does nothing:
 
     `use_running_average`: which statistics normalize (default `not train`).
     `update_stats`: whether the running statistics absorb the batch (default `train`).
-    `axis_name`: None for no collective, which a model's initialization needs.
+    `axis_name`, `axis_index_groups`: both None for no collective, which a model's
+    initialization, outside any pmap, needs.
     """
 
     def __call__(

@@ -4,8 +4,6 @@
 changing the import is the whole migration. `Norm` wraps any pair.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -15,7 +13,80 @@ from jaxbn.base import Array, Axes, AxisIndexGroups, AxisName, DType, Initialize
 from jaxbn.core import batch_norm, feature_axes, feature_shape
 
 
-class Norm(nn.Module):
+class Layer(nn.Module):
+    """What the modules here share: a `Norm` applied to their variables.
+
+    Parameters live in the collection 'params' and the state in 'batch_stats', under the
+    names the norm gives them. A subclass has a field `use_running_average` and says in
+    `as_norm` which norm it is.
+    """
+
+    def as_norm(self, x: Array) -> base.Norm:
+        """Returns the pair to apply to `x`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define as_norm")
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Array,
+        use_running_average: bool | None = None,
+        *,
+        mask: Array | None = None,
+    ) -> Array:
+        """Returns `x` normalized; updates 'batch_stats' unless they normalize.
+
+        While a model is initialized nothing is updated and nothing crosses devices, so
+        that `init` runs outside pmap and on any example.
+
+        Args:
+            x: [..., C] floating or complex.
+            use_running_average: as the attribute; give one of the two.
+            mask: bool or weights, broadcastable to `x` or to `x` without its feature
+                axes; masked equals removed.
+
+        Returns:
+            An array of the shape of `x`.
+
+        Raises:
+            ValueError: on shapes, dtypes or options that do not fit.
+        """
+        use_running_average = nn.merge_param(
+            "use_running_average", self.use_running_average, use_running_average
+        )
+        x = jnp.asarray(x)
+        norm = self.as_norm(x)
+        num_features = feature_shape(x, feature_axes(norm.axis, x.ndim))
+        starting = self.is_initializing()
+        update = not use_running_average and not starting
+
+        def init(name: str, kind: int, key: Array | None = None) -> Array:
+            return norm.init(num_features, key=key)[kind][name]
+
+        # The order in which Flax's BatchNorm creates them.
+        names = jax.eval_shape(lambda: norm.init(num_features))
+        state = {
+            name: self.variable("batch_stats", name, init, name, 1) for name in names[1]
+        }
+        params = {
+            name: self.param(name, lambda key, name=name: init(name, 0, key))
+            for name in names[0]
+        }
+        y, new = norm.apply(
+            params,
+            {name: variable.value for name, variable in state.items()},
+            x,
+            not use_running_average,
+            mask=mask,
+            update_stats=update,
+            **({"axis_name": None, "axis_index_groups": None} if starting else {}),
+        )
+        if update:
+            for name, variable in state.items():
+                variable.value = new[name]
+        return y
+
+
+class Norm(Layer):
     """Any `jaxbn.Norm` as a module.
 
     Its parameters live in the collection 'params', its state in 'batch_stats', under
@@ -41,31 +112,12 @@ class Norm(nn.Module):
     norm: base.Norm
     use_running_average: bool | None = None
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Array,
-        use_running_average: bool | None = None,
-        *,
-        mask: Array | None = None,
-    ) -> Array:
-        """Returns `x` normalized; updates 'batch_stats' unless they normalize.
-
-        While a model is initialized nothing is updated and nothing crosses devices, so
-        that `init` runs outside pmap and on any example.
-
-        Args:
-            x: [..., C], what the norm accepts.
-            use_running_average: overrides nothing: give it here or as an attribute.
-            mask: true where an element counts.
-
-        Returns:
-            An array of the shape and dtype of `x`.
-        """
-        return _call(self, self.norm, x, use_running_average, mask)
+    def as_norm(self, x: Array) -> base.Norm:
+        """Returns `norm`, whatever `x` is."""
+        return self.norm
 
 
-class BatchNorm(nn.Module):
+class BatchNorm(Layer):
     """Batch norm with the interface of `flax.linen.BatchNorm`, and more options.
 
     It differs in results where Flax's is inexact: the variance keeps its digits at any
@@ -123,29 +175,9 @@ class BatchNorm(nn.Module):
     skip_nonfinite: bool = True
     custom_derivative: bool = True
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Array,
-        use_running_average: bool | None = None,
-        *,
-        mask: Array | None = None,
-    ) -> Array:
-        """Returns `x` normalized; updates 'batch_stats' unless they normalize.
-
-        Args:
-            x: [..., C] floating or complex.
-            use_running_average: as the attribute; give one of the two.
-            mask: bool or weights, broadcastable to `x` or to `x` without its feature
-                axes; masked equals removed.
-
-        Returns:
-            An array of the shape of `x`.
-
-        Raises:
-            ValueError: on shapes, dtypes or options that do not fit.
-        """
-        norm = batch_norm(
+    def as_norm(self, x: Array) -> base.Norm:
+        """Returns the pair that the fields describe, for data like `x`."""
+        return batch_norm(
             axis=self.axis,
             momentum=self.momentum,
             epsilon=self.epsilon,
@@ -162,48 +194,3 @@ class BatchNorm(nn.Module):
             skip_nonfinite=self.skip_nonfinite,
             custom_derivative=self.custom_derivative,
         )
-        return _call(self, norm, x, use_running_average, mask)
-
-
-def _call(
-    module: Any,
-    norm: base.Norm,
-    x: Array,
-    use_running_average: bool | None,
-    mask: Array | None,
-) -> Array:
-    """Returns `norm` applied to the variables of `module`, which are created if new."""
-    use_running_average = nn.merge_param(
-        "use_running_average", module.use_running_average, use_running_average
-    )
-    x = jnp.asarray(x)
-    num_features = feature_shape(x, feature_axes(norm.axis, x.ndim))
-    shapes, kept = jax.eval_shape(lambda: norm.init(num_features))
-    state = {name: _variable(module, norm, name, num_features) for name in kept}
-    params = {name: _param(module, norm, name, num_features) for name in shapes}
-    starting = module.is_initializing()
-    overrides = {"axis_name": None} if starting else {}
-    update = not use_running_average and not starting
-    y, new = norm.apply(
-        params,
-        {name: variable.value for name, variable in state.items()},
-        x,
-        not use_running_average,
-        mask=mask,
-        update_stats=update,
-        **overrides,
-    )
-    if update:
-        for name, variable in state.items():
-            variable.value = new[name]
-    return y
-
-
-def _param(module: Any, norm: base.Norm, name: str, num_features: Any) -> Array:
-    return module.param(name, lambda key: norm.init(num_features, key=key)[0][name])
-
-
-def _variable(module: Any, norm: base.Norm, name: str, num_features: Any) -> Any:
-    return module.variable(
-        "batch_stats", name, lambda: norm.init(num_features)[1][name]
-    )

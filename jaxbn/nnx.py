@@ -52,7 +52,11 @@ class Norm(nnx.Module):
         self.num_features = num_features
         self.norm = norm
         self.use_running_average = use_running_average
-        _create(self, norm, rngs, {})
+        self.param_names, self.state_names = _create(self, norm, rngs, {})
+
+    def as_norm(self) -> base.Norm:
+        """Returns the pair to apply."""
+        return self.norm
 
     def __call__(
         self,
@@ -64,14 +68,34 @@ class Norm(nnx.Module):
         """Returns `x` normalized; moves the running statistics unless they normalize.
 
         Args:
-            x: [..., C], what the norm accepts.
+            x: [..., C] floating or complex.
             use_running_average: overrides the attribute.
-            mask: true where an element counts.
+            mask: bool or weights, broadcastable to `x` or to `x` without its feature
+                axes; masked equals removed.
 
         Returns:
-            An array of the shape and dtype of `x`.
+            An array of the shape of `x`.
+
+        Raises:
+            ValueError: on shapes, dtypes or options that do not fit.
         """
-        return _call(self, self.norm, x, use_running_average, mask)
+        if use_running_average is None:
+            use_running_average = self.use_running_average
+        if use_running_average is None:
+            raise ValueError(
+                "use_running_average is None, expected True or False; pass it to the "
+                "constructor or to the call, or set it by nnx.view(model, "
+                "use_running_average=...), model.train() or model.eval()"
+            )
+        params = {name: getattr(self, name)[...] for name in self.param_names}
+        state = {name: getattr(self, name)[...] for name in self.state_names}
+        y, new = self.as_norm().apply(
+            params, state, x, not use_running_average, mask=mask
+        )
+        if not use_running_average:
+            for name in self.state_names:
+                getattr(self, name)[...] = jax.lax.stop_gradient(new[name])
+        return y
 
     def set_view(self, use_running_average: bool | None = None):
         """Sets what `nnx.view` asks for.
@@ -83,7 +107,7 @@ class Norm(nnx.Module):
             self.use_running_average = use_running_average
 
 
-class BatchNorm(nnx.Module):
+class BatchNorm(Norm):
     """Batch norm with the interface of `flax.nnx.BatchNorm`, and more options.
 
     Where the results differ from Flax's is listed at `jaxbn.linen.BatchNorm`, to which
@@ -172,7 +196,8 @@ class BatchNorm(nnx.Module):
         self.skip_nonfinite = skip_nonfinite
         self.custom_derivative = custom_derivative
         metadata = {"scale": scale_metadata, "bias": bias_metadata}
-        _create(self, self.as_norm(), rngs, metadata)
+        names = _create(self, self.as_norm(), rngs, metadata)
+        self.param_names, self.state_names = names
 
     def as_norm(self) -> base.Norm:
         """Returns the pair that the attributes describe now."""
@@ -194,79 +219,18 @@ class BatchNorm(nnx.Module):
             custom_derivative=self.custom_derivative,
         )
 
-    def __call__(
-        self,
-        x: Array,
-        use_running_average: bool | None = None,
-        *,
-        mask: Array | None = None,
-    ) -> Array:
-        """Returns `x` normalized; moves the running statistics unless they normalize.
-
-        Args:
-            x: [..., C] floating or complex.
-            use_running_average: overrides the attribute.
-            mask: bool or weights, broadcastable to `x` or to `x` without its feature
-                axes; masked equals removed.
-
-        Returns:
-            An array of the shape of `x`.
-
-        Raises:
-            ValueError: on shapes, dtypes or options that do not fit.
-        """
-        return _call(self, self.as_norm(), x, use_running_average, mask)
-
-    def set_view(self, use_running_average: bool | None = None):
-        """Sets what `nnx.view` asks for.
-
-        Args:
-          use_running_average: whether the running statistics normalize.
-        """
-        if use_running_average is not None:
-            self.use_running_average = use_running_average
-
-
-_PARAM_NAMES = ("scale", "bias")
-
 
 def _create(
     module: Any, norm: base.Norm, rngs: nnx.Rngs, metadata: Mapping[str, Any]
-) -> None:
-    """Gives `module` a variable for each parameter and statistic of `norm`."""
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Gives `module` the variables of `norm`; returns their names, params and state."""
     params, state = jax.eval_shape(lambda: norm.init(module.num_features))
     for name in state:
         value = norm.init(module.num_features)[1][name]
         setattr(module, name, nnx.BatchStat(value))
-    for name in _PARAM_NAMES:
-        if name not in params:
-            setattr(module, name, nnx.data(None))
+    for name in {"scale", "bias"} - set(params):
+        setattr(module, name, nnx.data(None))
     for name in params:
         value = norm.init(module.num_features, key=rngs.params())[0][name]
         setattr(module, name, nnx.Param(value, **metadata.get(name, {})))
-    module.param_names, module.state_names = tuple(params), tuple(state)
-
-
-def _call(
-    module: Any,
-    norm: base.Norm,
-    x: Array,
-    use_running_average: bool | None,
-    mask: Array | None,
-) -> Array:
-    """Returns `norm` applied to the variables of `module`."""
-    if use_running_average is None:
-        use_running_average = module.use_running_average
-    if use_running_average is None:
-        raise ValueError(
-            "use_running_average is None, expected True or False; pass it to the "
-            "constructor or to the call, or set it by nnx.view(model, "
-            "use_running_average=...), model.train() or model.eval()"
-        )
-    params = {name: getattr(module, name)[...] for name in module.param_names}
-    state = {name: getattr(module, name)[...] for name in module.state_names}
-    y, new = norm.apply(params, state, x, not use_running_average, mask=mask)
-    if not use_running_average:
-        for name in module.state_names:
-            getattr(module, name)[...] = jax.lax.stop_gradient(new[name])
-    return y
+    return tuple(params), tuple(state)

@@ -4,9 +4,10 @@ Everything per channel has the *feature shape*: the shape of `x` along its featu
 axes in ascending order. `expand` gives such an array the rank of `x`.
 """
 
-import operator
+from collections.abc import Iterable
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxbn.base import Array, Axes
 
@@ -20,14 +21,12 @@ def feature_axes(axis: Axes, ndim: int) -> tuple[int, ...]:
     Raises:
         ValueError: if `axis` is empty, out of range, not integer or repeated.
     """
-    try:
-        given = tuple(axis) if not hasattr(axis, "__index__") else (axis,)
-        axes = tuple(operator.index(a) for a in given)
-    except TypeError:
+    axes = tuple(axis) if isinstance(axis, Iterable) else (axis,)
+    if not all(isinstance(a, int | np.integer) for a in axes):
         raise ValueError(
             f"axis is {axis!r}, expected an int or a tuple of ints; for the last axis "
             "pass axis=-1"
-        ) from None
+        )
     if not axes:
         raise ValueError(
             "axis is empty, expected at least one feature axis; to normalize one "
@@ -39,7 +38,7 @@ def feature_axes(axis: Axes, ndim: int) -> tuple[int, ...]:
                 f"axis {a} is out of range for x with {ndim} axes, expected "
                 f"{-ndim} <= axis < {ndim}; pass the axis of x that holds features"
             )
-    canonical = tuple(sorted(a % ndim for a in axes))
+    canonical = tuple(sorted(int(a) % ndim for a in axes))
     if len(set(canonical)) != len(canonical):
         raise ValueError(
             f"axis {axis!r} names an axis of x (rank {ndim}) twice, expected distinct "

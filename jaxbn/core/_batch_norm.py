@@ -32,7 +32,7 @@ from jaxbn.core._checks import (
     check_params,
     check_state,
     check_state_dtypes,
-    check_train,
+    check_switch,
 )
 from jaxbn.core._devices import axis_names
 from jaxbn.core._dtypes import as_inexact, real_dtype, stats_dtype
@@ -196,35 +196,31 @@ def bn_apply(
         Ioffe and Szegedy, Batch Normalization, 2015. https://arxiv.org/abs/1502.03167
         Wu and Johnson, Rethinking "Batch", 2021. https://arxiv.org/abs/2105.07576
     """
-    train = check_train(train)
-    use_running_average = _default(use_running_average, not train)
-    update_stats = _default(update_stats, train)
+    train = check_switch("train", train)
+    if use_running_average is None:
+        use_running_average = not train
+    if update_stats is None:
+        update_stats = train
+    use_running_average = check_switch("use_running_average", use_running_average)
+    update_stats = check_switch("update_stats", update_stats)
     check_options(momentum, epsilon, debias, axis_name, axis_index_groups)
     x = as_inexact(x)
     features = feature_axes(axis, x.ndim)
     shape = feature_shape(x, features)
-    check_params(params, shape)
+    check_params(params, shape, x)
     if use_running_average or update_stats:
         check_state(state, shape, counts=update_stats and needs_count(momentum, debias))
     weights = as_weights(mask, x, features)
     scale, bias = params.get("scale"), params.get("bias")
 
-    moments = None
     if use_running_average:
-        y = normalize(
-            x,
-            state["mean"],
-            state["var"],
-            scale,
-            bias,
-            epsilon=epsilon,
-            axis=axis,
-            mask=mask,
-            dtype=dtype,
-        )
-        if update_stats:
-            local = measure(x, weights, features)
-            moments = reduce_moments(local, axis_name, axis_index_groups)
+        mean, var = state["mean"], state["var"]
+        fixed = {"epsilon": epsilon, "axis": axis, "mask": mask, "dtype": dtype}
+        y = normalize(x, mean, var, scale, bias, **fixed)
+        if not update_stats:
+            return y, state
+        local = measure(x, weights, features)
+        moments = reduce_moments(local, axis_name, axis_index_groups)
     else:
         batch = Batch(
             features=features,
@@ -235,8 +231,8 @@ def bn_apply(
         )
         apply = normalize_batch if custom_derivative else plain_batch
         y, moments = apply(x, scale, bias, weights, batch)
-    if not update_stats:
-        return y, state
+        if not update_stats:
+            return y, state
     check_state_dtypes(state, moments.mean.dtype)
     return y, update_running(
         state,
@@ -280,7 +276,7 @@ def batch_norm(*, axis: Axes = -1, **options: Any) -> Norm:
         >>> {key: float(value[0]) for key, value in state.items()}
         {'mean': 2.0, 'var': 1.0, 'count': 1.0}
     """
-    known = {*_INIT_OPTIONS, *_SHARED_OPTIONS, *bn_apply.__kwdefaults__}
+    known = {*_INIT_OPTIONS, *_SHARED_OPTIONS, *(bn_apply.__kwdefaults__ or {})}
     unknown = sorted(set(options) - known)
     if unknown:
         raise ValueError(
@@ -303,10 +299,6 @@ def batch_norm(*, axis: Axes = -1, **options: Any) -> Norm:
         apply=functools.partial(bn_apply, axis=axis, **to_apply),
         axis=axis if isinstance(axis, int) else tuple(axis),
     )
-
-
-def _default(switch: bool | None, value: bool) -> bool:
-    return value if switch is None else check_train(switch)
 
 
 def _hashable(groups: AxisIndexGroups | None) -> AxisIndexGroups | None:

@@ -21,11 +21,9 @@ def check_features(num_features: int | Sequence[int]) -> tuple[int, ...]:
     Raises:
         ValueError: unless it is a positive int or a tuple of them.
     """
-    try:
-        shape = tuple(np.atleast_1d(num_features).tolist())
-    except (TypeError, ValueError):
-        shape = (num_features,)
-    if not shape or not all(type(n) is int and n > 0 for n in shape):
+    given = num_features if isinstance(num_features, Sequence) else (num_features,)
+    shape = tuple(int(n) for n in given if isinstance(n, int | np.integer) and n > 0)
+    if not shape or len(shape) != len(given):
         raise ValueError(
             f"num_features is {num_features!r}, expected a positive int or a tuple of "
             "positive ints; pass the shape of x along its feature axes"
@@ -69,25 +67,26 @@ def check_options(
         )
 
 
-def check_train(train: object) -> bool:
-    """Returns `train` as a bool.
+def check_switch(name: str, value: object) -> bool:
+    """Returns `value` as a bool.
 
     Raises:
         ValueError: if it is traced or not a bool.
     """
-    if not isinstance(train, bool | np.bool_):
+    if not isinstance(value, bool | np.bool_):
         raise ValueError(
-            f"train is {train!r}, expected a Python bool; under jit mark it static, "
-            "for example jax.jit(f, static_argnames='train')"
+            f"{name} is {value!r}, expected a Python bool; under jit mark it static, "
+            f"for example jax.jit(f, static_argnames={name!r})"
         )
-    return bool(train)
+    return bool(value)
 
 
-def check_params(params: Params, shape: tuple[int, ...]) -> None:
-    """Refuses parameters that are not those of a batch norm over `shape` channels.
+def check_params(params: Params, shape: tuple[int, ...], x: Array) -> None:
+    """Refuses parameters that are not those of a batch norm of `x`.
 
     Raises:
-        ValueError: on keys other than scale and bias, or on another shape.
+        ValueError: on keys other than scale and bias, on a shape other than `shape`, or
+            on complex parameters for real `x`.
     """
     unknown = set(params) - {"scale", "bias"}
     if unknown:
@@ -96,6 +95,13 @@ def check_params(params: Params, shape: tuple[int, ...]) -> None:
             "the subtree of one batch norm, e.g. variables['params']['bn1']"
         )
     _check_shapes("params", params, shape)
+    for key, value in params.items():
+        if jnp.iscomplexobj(value) and not jnp.iscomplexobj(x):
+            raise ValueError(
+                f"params[{key!r}] has dtype {value.dtype} but x has dtype {x.dtype}, "
+                "expected both complex or both real; cast x, or initialize with a real "
+                "param_dtype"
+            )
 
 
 def check_state(state: State, shape: tuple[int, ...], *, counts: bool) -> None:
@@ -144,7 +150,7 @@ def check_state_dtypes(state: State, mean_dtype: np.dtype) -> None:
     ):
         raise ValueError(
             f"x is complex but state['mean'] has dtype {mean}, expected a complex "
-            "dtype; start the state by bn_init(..., param_dtype=jnp.complex64)"
+            "dtype; start the state by bn_init(..., dtype=jnp.complex64)"
         )
 
 

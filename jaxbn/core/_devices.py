@@ -63,7 +63,7 @@ def match_varying(x: Array, like: Array) -> Array:
         return x
     if hasattr(lax, "pcast"):  # jax >= 0.9
         return lax.pcast(x, missing, to="varying")
-    return lax.pvary(x, missing)
+    return lax.pvary(x, missing)  # pyrefly: ignore[missing-attribute]
 
 
 def split_by_kind(names: tuple[str, ...]) -> list[tuple[str, ...]]:

@@ -13,10 +13,7 @@ after one step evaluation uses the statistics of that batch exactly. `count` is 
 per channel because a channel may sit a batch out.
 """
 
-import math
-
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxbn.base import Array, State
 from jaxbn.core._dtypes import stats_dtype
@@ -65,7 +62,7 @@ def update_running(
         Kingma and Ba, Adam, 2015, section 3, for the debiased average.
     """
     counts = needs_count(momentum, debias)
-    keep, rate = averaging_weights(state["count"] if counts else None, momentum)
+    keep, rate = averaging_weights(momentum, state["count"] if counts else None)
     total, var = moments.total, moments.var
     if unbiased:
         var = jnp.where(total > 1, var * (total / at_least_one(total - 1)), var)
@@ -89,19 +86,18 @@ def needs_count(momentum: object, debias: bool) -> bool:
 
 
 def averaging_weights(
-    count: Array | None, momentum: ArrayLike | None
-) -> tuple[ArrayLike, ArrayLike]:
+    momentum: float | Array | None, count: Array | None
+) -> tuple[float | Array, float | Array]:
     """Returns the weights of the old and the new value.
 
     `count` is the number of batches absorbed so far, None for the plain average.
     """
+    if momentum is None:
+        rate = 1 / (jnp.asarray(count) + 1)
+        return 1 - rate, rate
     if count is None:
         return momentum, 1 - momentum
-    if momentum is None:
-        rate = 1 / (count + 1)
-    else:
-        log = math.log(momentum) if isinstance(momentum, float) and momentum else None
-        log = jnp.log(momentum) if log is None else log
-        rate = (1 - momentum) / -jnp.expm1((count + 1) * log)
-        rate = jnp.where(count == 0, 1.0, rate)
+    # 1 - momentum^t cancels for a momentum near 1; its logarithm keeps the digits.
+    power = (count + 1) * jnp.log1p(jnp.asarray(momentum - 1, count.dtype))
+    rate = jnp.where(count == 0, 1.0, (1 - momentum) / -jnp.expm1(power))
     return 1 - rate, rate

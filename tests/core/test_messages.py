@@ -1,0 +1,206 @@
+"""Every refusal of the core says what came, what was expected and what to do."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxbn import batch_moments, batch_norm, bn_apply, bn_init, reduce_moments
+from jaxbn.core import normalize
+
+X = jnp.ones((4, 2, 3))
+PARAMS, STATE = bn_init(3)
+
+
+def apply(x=X, params=PARAMS, state=STATE, train=True, **options):
+    return bn_apply(params, state, x, train, **options)
+
+
+def under_vmap(**options):
+    return jax.vmap(lambda x: apply(x, **options), axis_name="devices")(X[:, None])
+
+
+REFUSALS = {
+    "features zero": (
+        lambda: bn_init(0),
+        "num_features is 0, expected a positive int",
+        "pass the shape of x",
+    ),
+    "features float": (lambda: bn_init(2.0), "num_features is 2.0", "positive int"),
+    "features empty": (lambda: bn_init(()), "num_features is ()", "tuple of positive"),
+    "features mixed": (lambda: bn_init((3, -1)), "num_features is (3, -1)", "positive"),
+    "param dtype": (
+        lambda: bn_init(3, param_dtype=jnp.int32),
+        "param_dtype is",
+        "float32 is the default",
+    ),
+    "momentum": (
+        lambda: apply(momentum=1.5),
+        "momentum is 1.5, expected 0 <= momentum <= 1",
+        "PyTorch's momentum is 1 - momentum here",
+    ),
+    "momentum at init": (lambda: bn_init(3, momentum=-0.1), "momentum is -0.1", "old"),
+    "momentum in pair": (lambda: batch_norm(momentum=2), "momentum is 2", "expected"),
+    "epsilon": (
+        lambda: apply(epsilon=-1e-5),
+        "epsilon is -1e-05, expected a small number >= 0",
+        "1e-5 is the default",
+    ),
+    "debias": (
+        lambda: apply(momentum=None, debias=True),
+        "debias=True with momentum=None, expected 0 <= momentum < 1",
+        "no bias to remove",
+    ),
+    "groups without axis": (
+        lambda: apply(axis_index_groups=[[0], [1]]),
+        "axis_index_groups is [[0], [1]] but axis_name is None",
+        "name the axis",
+    ),
+    "groups incomplete": (
+        lambda: under_vmap(axis_name="devices", axis_index_groups=[[0, 1], [2]]),
+        "axis_index_groups is ((0, 1), (2,)), expected every index from 0 to 3",
+        "add the missing devices",
+    ),
+    "axis unbound": (
+        lambda: apply(axis_name="devices"),
+        "axis_name is ('devices',), which is not bound here",
+        "pass axis_name=None",
+    ),
+    "axis unbound, moments": (
+        lambda: reduce_moments(batch_moments(X), "batch"),
+        "axis_name is ('batch',), which is not bound here",
+        "call inside pmap",
+    ),
+    "train traced": (
+        lambda: jax.jit(lambda train: apply(train=train))(True),
+        "train is",
+        "static_argnames='train'",
+    ),
+    "switch": (
+        lambda: apply(update_stats=1),
+        "update_stats is 1, expected a Python bool",
+        "static_argnames='update_stats'",
+    ),
+    "integer x": (
+        lambda: apply(jnp.ones((4, 3), jnp.uint8)),
+        "x has dtype uint8, expected a floating or complex dtype",
+        "x.astype(jnp.float32) / 255",
+    ),
+    "axis out of range": (
+        lambda: apply(axis=3),
+        "axis 3 is out of range for x with 3 axes, expected -3 <= axis < 3",
+        "pass the axis of x that holds features",
+    ),
+    "scalar x": (lambda: apply(jnp.ones(())), "out of range for x with 0 axes", "axis"),
+    "axis twice": (
+        lambda: apply(axis=(2, -1)),
+        "axis (2, -1) names an axis of x (rank 3) twice",
+        "remove the repetition",
+    ),
+    "axis empty": (lambda: apply(axis=()), "axis is empty", "pass axis=-1"),
+    "axis float": (lambda: apply(axis=1.0), "axis is 1.0, expected an int", "axis=-1"),
+    "params keys": (
+        lambda: apply(params={"kernel": jnp.ones(3)}),
+        "params has keys ['kernel'], expected only 'scale' and 'bias'",
+        "variables['params']['bn1']",
+    ),
+    "params shape": (
+        lambda: apply(params={"scale": jnp.ones(2)}),
+        "params['scale'] has shape (2,), expected (3,)",
+        "check axis and num_features",
+    ),
+    "state keys": (
+        lambda: apply(state={"mean": jnp.zeros(3)}),
+        "state has keys ['mean'], expected ['mean', 'var']",
+        "variables['batch_stats']['bn1']",
+    ),
+    "state without count": (
+        lambda: apply(momentum=None),
+        "expected ['mean', 'var', 'count']",
+        "with the same momentum and debias",
+    ),
+    "state shape": (
+        lambda: apply(state={"mean": jnp.zeros(3), "var": jnp.ones((1, 3))}),
+        "state['var'] has shape (1, 3), expected (3,)",
+        "check axis",
+    ),
+    "state half": (
+        lambda: apply(
+            state={"mean": jnp.zeros(3, jnp.bfloat16), "var": jnp.ones(3, jnp.float32)}
+        ),
+        "state['mean'] has dtype bfloat16, expected float32 or wider",
+        "a.astype(jnp.float32)",
+    ),
+    "state real": (
+        lambda: apply(X.astype(jnp.complex64)),
+        "x is complex but state['mean'] has dtype float32",
+        "dtype=jnp.complex64",
+    ),
+    "params complex": (
+        lambda: apply(params={"scale": jnp.ones(3, jnp.complex64)}),
+        "params['scale'] has dtype complex64 but x has dtype float32",
+        "cast x",
+    ),
+    "mask too short": (
+        lambda: apply(mask=jnp.ones(4, bool)),
+        "mask has shape (4,), which does not broadcast to x of shape (4, 2, 3)",
+        "reshape it to (4, 1)",
+    ),
+    "mask shape": (
+        lambda: apply(mask=jnp.ones((5, 2), bool)),
+        "mask has shape (5, 2), which does not broadcast to x of shape (4, 2, 3)",
+        "add axes of length one",
+    ),
+    "mask rank": (
+        lambda: apply(mask=jnp.ones((1, 4, 2, 3))),
+        "mask has shape (1, 4, 2, 3), which does not broadcast",
+        "expected the shape (4, 2)",
+    ),
+    "mask complex": (
+        lambda: apply(mask=jnp.ones((4, 2), jnp.complex64)),
+        "mask has dtype complex64, expected bool or real weights",
+        "comparison",
+    ),
+    "mask of moments": (
+        lambda: batch_moments(X, mask=jnp.ones((3, 3))),
+        "mask has shape (3, 3), which does not broadcast",
+        "expected the shape (4, 2)",
+    ),
+    "mask of normalize": (
+        lambda: normalize(X, jnp.zeros(3), jnp.ones(3), mask=jnp.ones((9, 1))),
+        "mask has shape (9, 1), which does not broadcast",
+        "expected the shape (4, 2)",
+    ),
+    "unknown option": (
+        lambda: batch_norm(momentun=0.9),
+        "batch_norm got options ['momentun'], expected some of",
+        "check the spelling",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refuses(name):
+    call, came, fix = REFUSALS[name]
+    with pytest.raises(ValueError, match=re.escape(came)) as caught:
+        call()
+    assert fix in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_mixed_axes_with_groups_are_refused():
+    from jax.sharding import Mesh
+    from jax.sharding import PartitionSpec as P
+
+    mesh = Mesh(jax.devices()[:2], ("mesh",))
+
+    def layer(x):
+        groups = [[0, 1], [2, 3]]
+        names = ("mesh", "lanes")
+        return apply(x, axis_name=names, axis_index_groups=groups)[0]
+
+    lanes = jax.vmap(layer, axis_name="lanes")
+    mapped = jax.shard_map(lanes, mesh=mesh, in_specs=P(None, "mesh"), out_specs=P())
+    with pytest.raises(ValueError, match="mixes mesh and vmap axes; expected axes of"):
+        mapped(jnp.ones((2, 4, 2, 3)))
