@@ -228,8 +228,9 @@ def _create(
     for name in state:
         value = norm.init(module.num_features)[1][name]
         setattr(module, name, nnx.BatchStat(value))
-    for name in {"scale", "bias"} - set(params):
-        setattr(module, name, nnx.data(None))
+    for name in ("scale", "bias"):
+        if name not in params:
+            setattr(module, name, nnx.data(None))
     for name in params:
         value = norm.init(module.num_features, key=rngs.params())[0][name]
         setattr(module, name, nnx.Param(value, **metadata.get(name, {})))

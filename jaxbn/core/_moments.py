@@ -7,8 +7,8 @@ variance is only taken at the end, `m2 / total`.
 
 Numerics. `E[x^2] - E[x]^2` loses everything once the mean is large against the
 deviation: at mean 10^4 and deviation 1, float32 has no digit left. Here sums are
-taken of `x - shift`, where `shift` is the mean of a small sample of the same batch,
-which needs one read of `x` and no running mean that would have to converge first.
+taken of `x - shift`, where `shift` is an element of the same batch, which needs one
+read of `x` and no running mean that would have to converge first.
 The mean itself is kept as a pair, `mean + low`: float32 spaces its numbers 10^-3
 apart at 10^4, so that without `low` every output would be off by up to 5e-4.
 """
@@ -24,6 +24,7 @@ from jaxbn.base import Array, Axes
 from jaxbn.core._axes import expand, feature_axes, feature_shape, reduction_axes
 from jaxbn.core._checks import as_weights
 from jaxbn.core._dtypes import as_inexact, real_dot, real_dtype, stats_dtype
+from jaxbn.core._shift import choose_shift, middle
 
 
 class Moments(NamedTuple):
@@ -60,8 +61,7 @@ def batch_moments(
     """Returns the moments of `x` over all axes but `axis`.
 
     total = sum(w),  mean = sum(w x) / total,  m2 = sum(w |x - mean|^2), with weight 1
-    where there is no mask. One read of `x` without a mask, two with one (the sample
-    that serves as shift could lie behind it).
+    where there is no mask. One read of `x`.
 
     Args:
         x: [..., C] floating or complex; any rank from 1.
@@ -97,7 +97,7 @@ def measure(x: Array, weights: Array | None, features: tuple[int, ...]) -> Momen
     dtype = stats_dtype(x.dtype)
     axes = reduction_axes(features, x.ndim)
     total = count(x, weights, features)
-    shift = lax.stop_gradient(choose_shift(x, weights, total, features))
+    shift = lax.stop_gradient(choose_shift(x, weights, features)).astype(dtype)
     deviation = x.astype(dtype) - expand(shift, features, x.ndim)
     if weights is None:
         weighted = deviation
@@ -128,34 +128,6 @@ def count(x: Array, weights: Array | None, features: tuple[int, ...]) -> Array:
     return lax.stop_gradient(jnp.broadcast_to(summed, shape))
 
 
-def choose_shift(
-    x: Array, weights: Array | None, total: Array, features: tuple[int, ...]
-) -> Array:
-    """Returns a number near each channel's mean, [C], to measure deviations from.
-
-    Any value is right, a near one is accurate: with `shift` at distance d from the
-    mean of data of deviation s, the variance loses about (d/s)^2 units in the last
-    place. The mean of a sample of k elements of the batch has d/s of about
-    1/sqrt(k), and at worst sqrt(n/k), since what it saw is in the batch too.
-    """
-    dtype = stats_dtype(x.dtype)
-    axes = reduction_axes(features, x.ndim)
-    if weights is None:
-        sample = take_sample(x, axes).astype(dtype)
-        size = math.prod(sample.shape[a] for a in axes)
-        return jnp.sum(sample, axes) / max(size, 1)
-    weighted = jnp.where(weights != 0, x.astype(dtype), 0)
-    weighted = weighted * weights.astype(real_dtype(dtype))
-    return jnp.sum(weighted, axes) / at_least_one(total)
-
-
-def take_sample(x: Array, axes: tuple[int, ...], size: int = 64) -> Array:
-    """Returns about `size` elements a channel, evenly spaced along `axes`."""
-    each = max(round(size ** (1 / max(len(axes), 1))), 2)
-    strides = [-(-n // each) or 1 if a in axes else 1 for a, n in enumerate(x.shape)]
-    return lax.slice(x, (0,) * x.ndim, x.shape, strides)
-
-
 def merge_moments(moments: Moments, axis: int = 0) -> Moments:
     """Returns the moments of the union of what was measured apart.
 
@@ -182,7 +154,7 @@ def merge_moments(moments: Moments, axis: int = 0) -> Moments:
     mean, low, m2 = (jnp.where(counted, field, 0) for field in moments[1:])
     whole = jnp.sum(total, axis)
     divisor = at_least_one(whole)
-    near = lax.stop_gradient(jnp.sum(total * mean, axis) / divisor)
+    near = lax.stop_gradient(middle(mean, counted, axis))
     distance = jnp.where(counted, (mean - jnp.expand_dims(near, axis)) + low, 0)
     delta = jnp.sum(total * distance, axis) / divisor
     spread = distance - jnp.expand_dims(delta, axis)

@@ -1,0 +1,114 @@
+"""Moments: merging is exact, sums keep their digits, the uncounted is not seen."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxbn import Moments, batch_moments, merge_moments
+
+rng = np.random.default_rng(0)
+
+
+def exact(x):
+    x = np.asarray(x, np.float64).reshape(-1, x.shape[-1])
+    return x.mean(0), x.var(0)
+
+
+def float64_mean(moments):
+    return np.asarray(moments.mean, np.float64) + np.asarray(moments.low, np.float64)
+
+
+@pytest.mark.parametrize("sizes", [(4, 4), (2, 2, 4, 8, 16), (1, 31), (5, 0, 3)])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_parts_merge_into_the_whole(sizes, offset):
+    parts = [rng.normal(size=(n, 3, 2)).astype(np.float32) + offset for n in sizes]
+    stacked = jax.tree.map(lambda *f: jnp.stack(f), *map(batch_moments, parts))
+    merged = merge_moments(Moments(*stacked))
+    mean, var = exact(np.concatenate(parts))
+    np.testing.assert_array_equal(merged.total, 3 * sum(sizes))
+    np.testing.assert_allclose(float64_mean(merged), mean, rtol=1e-10, atol=1e-7)
+    np.testing.assert_allclose(merged.var, var, rtol=2e-6)
+
+
+def test_merging_variances_of_unequal_devices_is_not_averaging_them():
+    # The example of the appendix: shards [0, 2] and [4, 6, ..., 14].
+    shards = [jnp.array([[0.0], [2.0]]), jnp.arange(4.0, 15, 2)[:, None]]
+    stacked = jax.tree.map(lambda *f: jnp.stack(f), *map(batch_moments, shards))
+    merged = merge_moments(stacked)
+    assert (merged.mean.item(), merged.var.item()) == (7.0, 21.0)
+
+
+def test_a_part_that_counted_nothing_has_no_say_whatever_it_holds():
+    part = batch_moments(jnp.array([[1.0], [3.0]]))
+    nothing = Moments(jnp.zeros(1), *[jnp.full(1, jnp.nan)] * 3)
+    merged = merge_moments(jax.tree.map(lambda a, b: jnp.stack([a, b]), nothing, part))
+    assert [float(f[0]) for f in merged] == [2.0, 2.0, 0.0, 2.0]
+
+
+@pytest.mark.parametrize("offset", [1e2, 1e3, 1e4, 1e5])
+@pytest.mark.parametrize("masked", [False, True])
+def test_mean_keeps_the_digits_that_float32_cannot_hold(offset, masked):
+    x = (rng.normal(size=(64, 9, 3)) + offset).astype(np.float32)
+    mask = np.ones((64, 9), bool) if masked else None
+    moments = jax.jit(batch_moments)(x, mask=mask)
+    mean, var = exact(x)
+    pair = float64_mean(moments)
+    np.testing.assert_allclose(pair, mean, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(moments.var, var, rtol=1e-4 if offset > 1e4 else 1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_an_outlier_costs_few_digits(masked):
+    # Wherever it lies: among the three elements of which one becomes the shift, too.
+    x = rng.normal(size=(4096, 2)).astype(np.float32)
+    mask = np.ones(4096, bool) if masked else None
+    for place in (0, 4096 // 6, 4096 // 2, 5 * 4096 // 6, 7):
+        outlying = x.copy()
+        outlying[place] = 1e4
+        moments = batch_moments(outlying, mask=mask)
+        tolerance = 1e-3 if masked and place == 0 else 1e-5
+        np.testing.assert_allclose(moments.var, exact(outlying)[1], rtol=tolerance)
+
+
+def test_constant_channel_has_no_variance():
+    moments = batch_moments(np.full((100, 3), 1234.567, np.float32))
+    np.testing.assert_array_equal(moments.m2, 0)
+
+
+def test_one_read_of_x_without_a_mask():
+    """The only reductions over all of `x` are the two sums, which XLA fuses."""
+    x = jnp.zeros((256, 16, 16, 8))
+    jaxpr = jax.make_jaxpr(lambda x: batch_moments(x))(x)
+    whole = [
+        eqn
+        for eqn in jaxpr.eqns
+        if eqn.primitive.name == "reduce_sum" and eqn.invars[0].aval.shape == x.shape
+    ]
+    assert len(whole) == 2
+
+
+@pytest.mark.parametrize(
+    "mask_shape", [(6, 1), (6, 4), (6, 4, 1), (6, 4, 3), (1, 4, 3), ()]
+)
+def test_total_is_counted_without_spreading_the_mask(mask_shape):
+    x = jnp.asarray(rng.normal(size=(6, 4, 3)), jnp.float32)
+    mask = rng.random(mask_shape).astype(np.float32)
+    spread = mask.reshape((*mask.shape, 1)) if mask.ndim == 2 else mask
+    expected = np.broadcast_to(spread, x.shape).sum((0, 1))
+    np.testing.assert_allclose(batch_moments(x, mask=mask).total, expected, rtol=1e-6)
+
+
+def test_a_mask_of_examples_is_read_along_examples_where_both_readings_fit():
+    x = jnp.array([[1.0, 2.0], [5.0, 7.0]])
+    assert batch_moments(x, mask=jnp.array([True, False])).mean.tolist() == [1.0, 2.0]
+
+
+def test_gradient_of_the_moments():
+    x = jnp.asarray(rng.normal(size=(5, 2)), jnp.float32)
+    mean_of = jax.grad(lambda x: batch_moments(x).mean.sum())(x)
+    np.testing.assert_allclose(mean_of, 1 / 5, rtol=1e-6)
+    var_of = jax.grad(lambda x: batch_moments(x).var.sum())(x)
+    np.testing.assert_allclose(
+        var_of, 2 * (x - x.mean(0, keepdims=True)) / 5, atol=1e-6
+    )

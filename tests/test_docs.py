@@ -1,0 +1,37 @@
+"""Every piece of code that a reader may copy runs: README and CONTRIBUTING."""
+
+from pathlib import Path
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+ROOT = Path(__file__).parents[1]
+PAGES = Sybil(parsers=[PythonCodeBlockParser()])
+
+
+def examples():
+    for page in ("README.md", "CONTRIBUTING.md"):
+        for example in PAGES.parse(ROOT / page):
+            yield pytest.param(example, id=f"{page}:{example.line}")
+
+
+@pytest.mark.parametrize("example", examples())
+def test_runs(example):
+    example.evaluate()
+
+
+def test_readme_has_the_examples_it_should():
+    text = (ROOT / "README.md").read_text()
+    for words in ("bn_apply(", "jaxbn.linen", "jaxbn.nnx", "python train.py", "pytest"):
+        assert words in text
+
+
+def test_pictures_of_the_readme_exist():
+    text = (ROOT / "README.md").read_text()
+    pictures = [
+        line.split("](")[1].split(")")[0] for line in text.splitlines() if "![" in line
+    ]
+    assert pictures
+    for picture in pictures:
+        assert (ROOT / picture).is_file(), picture

@@ -1,0 +1,77 @@
+"""What a user sees first: names, docstrings, and what an import costs."""
+
+import importlib
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import jaxbn
+
+ROOMS = ["jaxbn", "jaxbn.core", "jaxbn.data", "jaxbn.models", "jaxbn.population"]
+ROOMS += ["jaxbn.training", "jaxbn.linen", "jaxbn.nnx"]
+
+
+def public(room):
+    module = importlib.import_module(room)
+    for name, value in vars(module).items():
+        own = getattr(value, "__module__", "").startswith("jaxbn")
+        if not name.startswith("_") and own and callable(value):
+            yield pytest.param(value, id=f"{room}.{name}")
+
+
+EVERYTHING = [item for room in ROOMS for item in public(room)]
+FUNCTIONS = [p for p in EVERYTHING if inspect.isfunction(p.values[0])]
+FACE = [p for p in FUNCTIONS if p.id.startswith(("jaxbn.core", "jaxbn.population"))]
+
+
+@pytest.mark.parametrize("item", EVERYTHING)
+def test_has_a_docstring_of_its_own(item):
+    assert item.__doc__ and len(item.__doc__.strip()) > 20
+    assert not item.__doc__.startswith(f"{item.__name__}(")
+
+
+@pytest.mark.parametrize("function", FACE)
+def test_arithmetic_is_documented_in_full(function):
+    doc, signature = inspect.getdoc(function), inspect.signature(function)
+    assert doc.startswith("Returns ")
+    if function.__name__ in ("feature_axes", "feature_shape"):
+        return
+    assert "Returns:" in doc
+    assert "Example:" in doc or "devices" in doc
+    for name, parameter in signature.parameters.items():
+        label = f"**{name}" if parameter.kind is parameter.VAR_KEYWORD else name
+        assert f"    {label}:" in doc, f"{function.__name__} does not document {label}"
+
+
+def test_names_of_the_face():
+    names = {p.id.split(".")[-1] for p in EVERYTHING if p.id.count(".") == 1}
+    assert names >= {"Norm", "Moments", "batch_norm", "bn_init", "bn_apply"}
+    assert jaxbn.__version__.count(".") == 2
+
+
+def run(code):
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_loads_no_framework_and_starts_no_backend():
+    heavy = "flax optax orbax matplotlib tensorflow_datasets sklearn rich tyro torch"
+    code = f"""
+import sys, jaxbn
+from jax._src import xla_bridge
+print([m for m in {heavy.split()} if m in sys.modules], xla_bridge.backends_are_initialized())
+"""
+    assert run(code) == "[] False"
+
+
+def test_flax_wrappers_start_no_backend():
+    code = """
+import jaxbn.linen, jaxbn.nnx
+from jax._src import xla_bridge
+print(xla_bridge.backends_are_initialized())
+"""
+    assert run(code) == "False"
