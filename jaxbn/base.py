@@ -99,3 +99,20 @@ class Norm(NamedTuple):
     init: InitFn
     apply: ApplyFn
     axis: int | tuple[int, ...] = -1
+
+
+def variable_names(
+    norm: Norm, num_features: int | Sequence[int]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the names in `params` and in `state`, in the order `norm` makes them.
+
+    Nothing is computed. The order decides which random key an initializer gets.
+    """
+    names = []
+
+    def note() -> None:
+        names.extend(map(tuple, norm.init(num_features)))
+
+    jax.eval_shape(note)
+    params, state = names
+    return params, state

@@ -4,7 +4,6 @@
 changing the import is the whole migration. `Norm` wraps any pair.
 """
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -63,13 +62,14 @@ class Layer(nn.Module):
             return norm.init(num_features, key=key)[kind][name]
 
         # The order in which Flax's BatchNorm creates them.
-        names = jax.eval_shape(lambda: norm.init(num_features))
+        param_names, state_names = base.variable_names(norm, num_features)
         state = {
-            name: self.variable("batch_stats", name, init, name, 1) for name in names[1]
+            name: self.variable("batch_stats", name, init, name, 1)
+            for name in state_names
         }
         params = {
             name: self.param(name, lambda key, name=name: init(name, 0, key))
-            for name in names[0]
+            for name in param_names
         }
         y, new = norm.apply(
             params,

@@ -224,7 +224,7 @@ def _create(
     module: Any, norm: base.Norm, rngs: nnx.Rngs, metadata: Mapping[str, Any]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Gives `module` the variables of `norm`; returns their names, params and state."""
-    params, state = jax.eval_shape(lambda: norm.init(module.num_features))
+    params, state = base.variable_names(norm, module.num_features)
     for name in state:
         value = norm.init(module.num_features)[1][name]
         setattr(module, name, nnx.BatchStat(value))
@@ -234,4 +234,4 @@ def _create(
     for name in params:
         value = norm.init(module.num_features, key=rngs.params())[0][name]
         setattr(module, name, nnx.Param(value, **metadata.get(name, {})))
-    return tuple(params), tuple(state)
+    return params, state

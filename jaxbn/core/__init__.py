@@ -1,15 +1,15 @@
 """The arithmetic: moments measured, merged, absorbed, and used to normalize.
 
-Read in this order: `_moments` (measure, merge), `_reduce` (across devices), `_running`
-(absorb), `_normalize` (use), `_fused` (measure and use at once, with its derivative),
-`_batch_norm` (all of it as one layer).
+Read in this order: `_moments` (measure, merge), `_reduce` (merge across devices),
+`_running` (absorb), `_normalize` (use), `_fused` (measure and use at once, with its
+derivative), `_batch_norm` (all of it as one layer).
 """
 
 from jaxbn.core._axes import feature_axes as feature_axes
 from jaxbn.core._axes import feature_shape as feature_shape
 from jaxbn.core._batch_norm import batch_norm as batch_norm
 from jaxbn.core._batch_norm import bn_apply as bn_apply
-from jaxbn.core._batch_norm import bn_init as bn_init
+from jaxbn.core._init import bn_init as bn_init
 from jaxbn.core._moments import Moments as Moments
 from jaxbn.core._moments import batch_moments as batch_moments
 from jaxbn.core._moments import merge_moments as merge_moments

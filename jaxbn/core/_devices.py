@@ -10,6 +10,7 @@ code that is right in all four without asking where it runs.
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from jaxbn.base import Array, AxisIndexGroups, AxisName
@@ -69,11 +70,21 @@ def match_varying(x: Array, like: Array) -> Array:
 def split_by_kind(names: tuple[str, ...]) -> list[tuple[str, ...]]:
     """Returns `names` as groups that one collective can reduce together.
 
-    Typed shard_map refuses a collective over a mesh axis and a vmap axis at once.
+    Typed shard_map refuses a collective over a mesh axis and a vmap axis at once. The
+    lanes of vmap come first, while what is summed still shows that types are on.
     """
     typed = [n for n in names if varying_axes(axis_index((n,)))]
-    rest = [n for n in names if n not in typed]
-    return [tuple(group) for group in (typed, rest) if group]
+    lanes = [n for n in names if n not in typed]
+    return [tuple(group) for group in (lanes, typed) if group]
+
+
+def sum_over(value: Array, names: tuple[str, ...]) -> Array:
+    """Returns the sum of `value` along the joint axis `names`: one collective."""
+    index = axis_index(names)
+    if varying_axes(value) and not varying_axes(index):
+        # Lanes of vmap inside typed shard_map: psum fails an assertion of JAX there.
+        return jnp.sum(lax.all_gather(value, names), 0)
+    return lax.psum(match_varying(value, like=index), names)
 
 
 def group_indices(groups: AxisIndexGroups | None, size: int) -> list[int]:

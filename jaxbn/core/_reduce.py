@@ -8,7 +8,6 @@ summing `x` and `x^2` across devices cannot offer.
 """
 
 import jax.numpy as jnp
-from jax import lax
 
 from jaxbn.base import Array, AxisIndexGroups, AxisName
 from jaxbn.core._devices import (
@@ -16,8 +15,8 @@ from jaxbn.core._devices import (
     axis_names,
     axis_size,
     group_indices,
-    match_varying,
     split_by_kind,
+    sum_over,
 )
 from jaxbn.core._dtypes import real_dtype
 from jaxbn.core._moments import Moments, merge_moments
@@ -52,7 +51,7 @@ def reduce_moments(
     """
     for names in device_axes(axis_name, axis_index_groups):
         size, index = axis_size(names), axis_index(names)
-        rows = unpack(lax.psum(place(pack(moments), index, size), names), moments)
+        rows = unpack(sum_over(place(pack(moments), index, size), names), moments)
         if axis_index_groups is not None:
             group_of = jnp.array(group_indices(axis_index_groups, size))
             mine = _column(group_of == group_of[index], moments.total.ndim)
@@ -74,11 +73,12 @@ def sum_over_group(
     for names in device_axes(axis_name, axis_index_groups):
         size, index = axis_size(names), axis_index(names)
         if axis_index_groups is None:
-            value = lax.psum(match_varying(value, like=index), names)
+            value = sum_over(value, names)
         else:
             group_of = jnp.array(group_indices(axis_index_groups, size))
             row = group_of[index]
-            value = lax.psum(place(value, row, len(axis_index_groups)), names)[row]
+            rows = len(axis_index_groups)
+            value = sum_over(place(value, row, rows), names)[row]
     return value
 
 

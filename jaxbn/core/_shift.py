@@ -58,7 +58,7 @@ def first_counted(x: Array, weights: Array, features: tuple[int, ...]) -> Array:
 
 
 def middle(x: Array, counted: Array, axis: int) -> Array:
-    """Returns the middle of the range of what counts along `axis`, 0 if nothing does."""
+    """Returns the middle of the range of what counts along `axis`, 0 for nothing."""
 
     def halfway(x: Array) -> Array:
         lowest = jnp.min(jnp.where(counted, x, jnp.inf), axis)

@@ -1,0 +1,175 @@
+"""Batches as rows of indices, and what a jitted loop does with them.
+
+An epoch is an int32 array [steps, batch_size] of row numbers. A small set lies on the
+device, and `lax.scan` runs over the rows:
+
+    batch = gather(split, rows)                          # inside jit
+    x = to_float(batch.inputs, mean, std)
+
+Training shuffles and drops the incomplete last batch; evaluation keeps the order,
+pads the last batch and says with a mask what counts.
+"""
+
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+
+from jaxbn.data._order import Seed, shuffled_order
+
+Tree = TypeVar("Tree")
+
+
+def num_batches(num_examples: int, batch_size: int, *, drop_last: bool = False) -> int:
+    """How many batches make one pass; the incomplete last one counts unless dropped.
+
+    Raises:
+        ValueError: if `batch_size` is below 1.
+
+    Example:
+        >>> num_batches(10, 4), num_batches(10, 4, drop_last=True)
+        (3, 2)
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected 1 or more")
+    return num_examples // batch_size if drop_last else -(-num_examples // batch_size)
+
+
+def epoch_indices(
+    key_or_seed: Seed, num_examples: int, batch_size: int, epoch: int
+) -> np.ndarray:
+    """The shuffled batches of one training epoch: int32 [steps, batch_size].
+
+    A pure function of its arguments, the same on every platform and version (see
+    `_order`), so that a resumed run continues with the epoch it would have had. The
+    num_examples % batch_size rows left over are dropped; each epoch drops others.
+
+    Args:
+        key_or_seed: an integer below 2**64, or a JAX key (concrete, not traced).
+        num_examples: rows to shuffle.
+        batch_size: rows a step.
+        epoch: 0, 1, ...; each has its own order.
+
+    Raises:
+        ValueError: if there are fewer examples than `batch_size`, or a number that
+            must not be negative is.
+
+    Example:
+        >>> epoch_indices(0, 7, 3, epoch=1).shape
+        (2, 3)
+    """
+    steps = num_batches(num_examples, batch_size, drop_last=True)
+    if steps == 0:
+        raise ValueError(
+            f"{num_examples} examples do not fill one batch of {batch_size}; "
+            f"use a batch_size of at most {num_examples} or more examples"
+        )
+    if epoch < 0:
+        raise ValueError(f"epoch is {epoch}; expected 0 or more")
+    order = shuffled_order(num_examples, key_or_seed, stream=epoch)
+    kept = order[: steps * batch_size]
+    return kept.reshape(steps, batch_size).astype(np.int32)
+
+
+def eval_indices(num_examples: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """All rows in order, the last batch padded with row 0 and masked.
+
+    Returns:
+        indices int32 [steps, batch_size] and mask bool [steps, batch_size]; the mask
+        is true `num_examples` times, once for each row.
+
+    Example:
+        >>> indices, mask = eval_indices(3, 2)
+        >>> indices.tolist(), mask.tolist()
+        ([[0, 1], [2, 0]], [[True, True], [True, False]])
+    """
+    steps = num_batches(num_examples, batch_size)
+    rows = np.arange(steps * batch_size, dtype=np.int32).reshape(steps, batch_size)
+    mask = rows < num_examples
+    return np.where(mask, rows, np.int32(0)), mask
+
+
+def gather(split: Tree, indices: ArrayLike) -> Tree:
+    """The rows `indices` of every array of `split`; runs under jit and in scan.
+
+    Args:
+        split: a `Split`, or any tree of arrays [N, ...], on the device. Pass it to
+            the jitted function as an argument: closed over, it is compiled in.
+        indices: integers of any shape, within 0..N-1 (others are clipped).
+
+    Returns:
+        The same tree; each array has the shape of `indices` in front.
+
+    Example:
+        >>> gather({'x': jnp.array([10, 20, 30])}, jnp.array([2, 0]))['x'].tolist()
+        [30, 10]
+    """
+    rows = jnp.asarray(indices)
+    return jax.tree.map(lambda a: jnp.take(a, rows, axis=0, mode="clip"), split)
+
+
+def to_float(
+    inputs: ArrayLike,
+    mean: ArrayLike,
+    std: ArrayLike,
+    dtype: DTypeLike = jnp.float32,
+) -> jax.Array:
+    """Standardized inputs: (x/255 - mean) / std of images, (x - mean) / std of floats.
+
+    Computed in float32 and cast last. A channel of std 0 is only centred.
+
+    Args:
+        inputs: [N, ..., C], uint8 or floating.
+        mean: [C], as in `Dataset`.
+        std: [C].
+        dtype: of the result.
+
+    Raises:
+        ValueError: if `inputs` are of another integer type.
+
+    Example:
+        >>> to_float(np.array([[0], [255]], np.uint8), [0.5], [0.5]).tolist()
+        [[-1.0], [1.0]]
+    """
+    x = jnp.asarray(inputs)
+    if not (x.dtype == jnp.uint8 or jnp.issubdtype(x.dtype, jnp.floating)):
+        raise ValueError(
+            f"inputs have dtype {x.dtype}; expected uint8 (0..255) or a float: "
+            "scale them first"
+        )
+    x = x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x.astype(jnp.float32)
+    per_channel = (1,) * (x.ndim - 1) + (-1,)
+    mean = jnp.asarray(mean, jnp.float32).reshape(per_channel)
+    std = jnp.asarray(std, jnp.float32).reshape(per_channel)
+    return ((x - mean) / jnp.where(std > 0, std, 1.0)).astype(dtype)
+
+
+def augment_crop_flip(
+    key: jax.Array, images: jax.Array, *, padding: int = 4
+) -> jax.Array:
+    """Each image shifted by up to `padding` pixels and mirrored or not, by chance.
+
+    Zeros move in at the border: black before `to_float`, the mean colour after it.
+
+    Args:
+        key: a JAX key.
+        images: [N, H, W, C].
+        padding: the largest shift, in pixels.
+
+    Returns:
+        [N, H, W, C], the same dtype.
+
+    References:
+        He et al., 2015. https://arxiv.org/abs/1512.03385, section 4.2
+    """
+    num, *size = images.shape
+    shift_key, flip_key = jax.random.split(key)
+    margin = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    corners = jax.random.randint(shift_key, (num, 2), 0, 2 * padding + 1)
+    corners = jnp.pad(corners, ((0, 0), (0, 1)))
+    crop = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, at, size))
+    cropped = crop(jnp.pad(images, margin), corners)
+    flip = jax.random.bernoulli(flip_key, 0.5, (num, 1, 1, 1))
+    return jnp.where(flip, cropped[:, :, ::-1], cropped)

@@ -1,0 +1,108 @@
+"""What a data set is here: two splits and the few numbers a training run needs.
+
+A `Split` holds all inputs and all labels; small sets are whole arrays, so that they go
+to the device once and an epoch is one `lax.scan` over rows of indices.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxbn.data._column import Column, Rows, as_rows, read_records
+
+STATISTICS_ROWS = 10_000
+"""Of a lazy split, so many evenly spaced rows estimate the mean and std."""
+
+
+class Split(NamedTuple):
+    """All examples of one split.
+
+    Attributes:
+        inputs: uint8 [N, H, W, C] images, or float32 [N, ...].
+        labels: int32 [N] classes, or float32 [N, 1] targets.
+    """
+
+    inputs: Rows
+    labels: Rows
+
+
+class Dataset(NamedTuple):
+    """A data set ready to be trained on.
+
+    Attributes:
+        name: as it was asked for.
+        train: the training split.
+        test: the split to evaluate on.
+        num_classes: 0 for regression.
+        mean: float32 [C], per channel of the training inputs; of images on [0, 1].
+        std: float32 [C], the same (biased, 1/n).
+        task: 'classification' or 'regression'.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    num_classes: int
+    mean: np.ndarray
+    std: np.ndarray
+    task: Literal["classification", "regression"]
+
+
+def read_rows(split: Split, rows: ArrayLike) -> Split:
+    """The given rows of a split as NumPy arrays; a lazy split is read once.
+
+    Args:
+        split: arrays, or columns of a data source.
+        rows: integers of any shape; the result has that shape in front.
+
+    Example:
+        >>> split = Split(np.arange(5.0), np.arange(5))
+        >>> read_rows(split, [3, 0])
+        Split(inputs=array([3., 0.]), labels=array([3, 0]))
+    """
+    rows = as_rows(rows)
+    inputs, labels = split
+    if (
+        isinstance(inputs, Column)
+        and isinstance(labels, Column)
+        and inputs.source is labels.source
+        and rows.ndim == 1
+    ):
+        records = read_records(inputs.source, inputs.rows(rows).tolist(), inputs.where)
+        return Split(inputs.stack(records), labels.stack(records))
+    return Split(np.asarray(inputs[rows]), np.asarray(labels[rows]))
+
+
+def channel_statistics(inputs: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel (the last axis), float32 [C].
+
+    Images are counted, not summed: a histogram of the 256 values of each channel
+    gives both numbers without rounding. They are on [0, 1], that is of x/255. Floats
+    are taken as they are. A lazy column is estimated from 10,000 evenly spaced rows.
+
+    Example:
+        >>> channel_statistics(np.array([[[[0]]], [[[255]]]], np.uint8))
+        (array([0.5], dtype=float32), array([0.5], dtype=float32))
+    """
+    if isinstance(inputs, Column):
+        picked = np.linspace(0, len(inputs) - 1, min(len(inputs), STATISTICS_ROWS))
+        inputs = inputs[np.unique(picked.astype(int))]
+    if inputs.dtype != np.uint8:
+        flat = inputs.reshape(-1, inputs.shape[-1]).astype(np.float64)
+        return flat.mean(0).astype(np.float32), flat.std(0).astype(np.float32)
+    counts = np.zeros((inputs.shape[-1], 256), np.int64)
+    for start in range(0, len(inputs), 1024):
+        counts += _histograms(inputs[start : start + 1024])
+    weights = counts / counts.sum(1, keepdims=True)
+    values = np.arange(256) / 255
+    mean = weights @ values
+    deviations = values - mean[:, None]
+    std = np.sqrt((weights * deviations**2).sum(1))
+    return mean.astype(np.float32), std.astype(np.float32)
+
+
+def _histograms(images: np.ndarray) -> np.ndarray:
+    """How often each of the 256 values occurs in each channel: int64 [C, 256]."""
+    channels = np.moveaxis(images, -1, 0)
+    return np.stack([np.bincount(c.ravel(), minlength=256) for c in channels])

@@ -1,0 +1,50 @@
+"""Where the tests run: eight CPU devices, no implicit rank promotion.
+
+Warnings are errors by `pyproject.toml`. float64 is off by default, as for users; a
+test that needs it says `with x64():`.
+"""
+
+import contextlib
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+
+# Before the first operation: both are refused once the backend has started.
+jax.config.update("jax_num_cpu_devices", 8)
+if not jax.config.jax_platforms:
+    jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# The same examples every time and nothing written beside the sources.
+hypothesis.settings.register_profile(
+    "fixed", deadline=None, derandomize=True, database=None, max_examples=10
+)
+hypothesis.settings.load_profile("fixed")
+
+
+@contextlib.contextmanager
+def double_precision():
+    """Enables float64 and complex128, and gives float64 up again on the way out."""
+    if hasattr(jax, "enable_x64"):  # jax >= 0.8
+        enable = jax.enable_x64
+    else:
+        from jax.experimental import enable_x64 as enable
+    with enable(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def x64():
+    """`with x64():` for float64. Of session scope, so that hypothesis accepts it."""
+    return double_precision
+
+
+@pytest.fixture(scope="session")
+def mesh():
+    """Eight devices along one axis named 'devices'."""
+    devices = jax.devices()
+    if len(devices) < 8:
+        pytest.skip(f"needs 8 devices, {len(devices)} here; leave JAX_PLATFORMS unset")
+    return jax.sharding.Mesh(np.array(devices[:8]), ("devices",))
