@@ -29,7 +29,7 @@ from jaxbn.core._checks import (
     check_state_dtypes,
     check_switch,
 )
-from jaxbn.core._devices import axis_names
+from jaxbn.core._devices import are_mesh_axes, axis_names
 from jaxbn.core._dtypes import as_inexact
 from jaxbn.core._fused import Batch, normalize_batch, plain_batch
 from jaxbn.core._init import bn_init
@@ -98,6 +98,7 @@ def bn_apply(
             `update_running`. Haiku does so always, keeping two more arrays.
         skip_nonfinite: channels with a non-finite batch statistic keep their state.
         custom_derivative: False leaves the derivative to JAX: same values, more memory.
+            An `axis_name` of vmap always does.
 
     Returns:
         y of the shape of `x`, and the state. A channel that counted nothing (all
@@ -149,14 +150,16 @@ def bn_apply(
         local = measure(x, weights, features)
         moments = reduce_moments(local, axis_name, axis_index_groups)
     else:
+        names = axis_names(axis_name)
         batch = Batch(
             features=features,
             epsilon=epsilon,
-            axis_name=axis_names(axis_name) or None,
+            axis_name=names or None,
             axis_index_groups=_hashable(axis_index_groups),
             dtype=np.dtype(x.dtype if dtype is None else dtype),
         )
-        apply = normalize_batch if custom_derivative else plain_batch
+        written = custom_derivative and are_mesh_axes(names)
+        apply = normalize_batch if written else plain_batch
         y, moments = apply(x, scale, bias, weights, batch)
         if not update_stats:
             return y, state

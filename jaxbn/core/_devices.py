@@ -10,7 +10,6 @@ code that is right in all four without asking where it runs.
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from jaxbn.base import Array, AxisIndexGroups, AxisName
@@ -45,6 +44,15 @@ def axis_size(names: tuple[str, ...]) -> int:
     return lax.psum(1, names)
 
 
+def are_mesh_axes(names: tuple[str, ...]) -> bool:
+    """Returns whether all of `names` are axes of the mesh mapped over here.
+
+    Not so for the lanes of vmap, and for pmap before jax 0.8, which had no mesh. JAX
+    traces a custom derivative late, when such an axis is no longer bound.
+    """
+    return set(names) <= set(jax.sharding.get_abstract_mesh().manual_axes)
+
+
 def varying_axes(x: Array) -> frozenset[str]:
     """Returns the mesh axes along which `x` is typed as varying."""
     aval = jax.typeof(x)
@@ -70,8 +78,8 @@ def match_varying(x: Array, like: Array) -> Array:
 def split_by_kind(names: tuple[str, ...]) -> list[tuple[str, ...]]:
     """Returns `names` as groups that one collective can reduce together.
 
-    Typed shard_map refuses a collective over a mesh axis and a vmap axis at once. The
-    lanes of vmap come first, while what is summed still shows that types are on.
+    A sum over a mesh axis is typed, one over the lanes of vmap is not. The lanes come
+    first, while what is summed still shows whether types are on.
     """
     typed = [n for n in names if varying_axes(axis_index((n,)))]
     lanes = [n for n in names if n not in typed]
@@ -79,11 +87,18 @@ def split_by_kind(names: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 
 def sum_over(value: Array, names: tuple[str, ...]) -> Array:
-    """Returns the sum of `value` along the joint axis `names`: one collective."""
+    """Returns the sum of `value` along the joint axis `names`: one collective.
+
+    Raises:
+        ValueError: for lanes of vmap under typed shard_map, where JAX (up to 0.12) has
+            no collective at all.
+    """
     index = axis_index(names)
     if varying_axes(value) and not varying_axes(index):
-        # Lanes of vmap inside typed shard_map: psum fails an assertion of JAX there.
-        return jnp.sum(lax.all_gather(value, names), 0)
+        raise ValueError(
+            f"axis_name {names} is an axis of vmap under shard_map(check_vma=True), "
+            "where JAX has no collectives, expected a mesh axis; pass check_vma=False"
+        )
     return lax.psum(match_varying(value, like=index), names)
 
 
