@@ -22,7 +22,6 @@ from jaxbn.base import (
 )
 from jaxbn.core._axes import feature_axes, feature_shape
 from jaxbn.core._checks import (
-    as_weights,
     check_options,
     check_params,
     check_state,
@@ -33,6 +32,7 @@ from jaxbn.core._devices import are_mesh_axes, axis_names
 from jaxbn.core._dtypes import as_inexact
 from jaxbn.core._fused import Batch, normalize_batch, plain_batch
 from jaxbn.core._init import bn_init
+from jaxbn.core._mask import as_weights
 from jaxbn.core._moments import measure
 from jaxbn.core._normalize import normalize
 from jaxbn.core._reduce import reduce_moments

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.typing import ArrayLike
 
 from jaxbn.base import Array, Params, State
 
@@ -152,49 +150,3 @@ def check_state_dtypes(state: State, mean_dtype: np.dtype) -> None:
             f"x is complex but state['mean'] has dtype {mean}, expected a complex "
             "dtype; start the state by bn_init(..., dtype=jnp.complex64)"
         )
-
-
-def as_weights(
-    mask: ArrayLike | None, x: Array, features: tuple[int, ...]
-) -> Array | None:
-    """Returns `mask` with the rank of `x` (bool or real), or None.
-
-    A mask of the rank of `x` without its feature axes, such as [N, H, W], is read so
-    where it fits; any other is broadcast to `x` as NumPy and Flax do. Where both
-    readings fit ([N, C] with N = C) the first is taken.
-
-    Raises:
-        ValueError: if `mask` is complex, does not broadcast, or would broadcast along
-            the last axes of `x` while it fits the first: [N] against [N, H, W, C].
-    """
-    if mask is None:
-        return None
-    mask = lax.stop_gradient(jnp.asarray(mask))
-    if jnp.issubdtype(mask.dtype, jnp.complexfloating):
-        raise ValueError(
-            f"mask has dtype {mask.dtype}, expected bool or real weights; pass its "
-            "absolute value or a comparison"
-        )
-    rest = tuple(n for a, n in enumerate(x.shape) if a not in features)
-    if mask.ndim == len(rest) and _broadcasts(mask.shape, rest):
-        return jnp.expand_dims(mask, features)
-    leading = mask.ndim < len(rest) and mask.shape == x.shape[: mask.ndim]
-    leading &= any(n != 1 for n in mask.shape)
-    if mask.ndim > x.ndim or leading or not _broadcasts(mask.shape, x.shape):
-        raise ValueError(
-            f"mask has shape {mask.shape}, which does not broadcast to x of shape "
-            f"{x.shape}; expected the shape {rest} of x without its feature axes, or "
-            f"one that broadcasts to x; {_mask_fix(mask.shape, rest)}"
-        )
-    return mask.reshape((1,) * (x.ndim - mask.ndim) + mask.shape)
-
-
-def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
-    ends = zip(reversed(shape), reversed(target), strict=False)
-    return all(m in (1, n) for m, n in ends)
-
-
-def _mask_fix(shape: tuple[int, ...], rest: tuple[int, ...]) -> str:
-    if shape and len(shape) < len(rest) and shape == rest[: len(shape)]:
-        return f"reshape it to {shape + (1,) * (len(rest) - len(shape))}"
-    return "add axes of length one where it does not vary"

@@ -34,8 +34,9 @@ from jaxbn.base import Array, AxisIndexGroups, AxisName, DType
 from jaxbn.core._axes import expand, reduction_axes
 from jaxbn.core._devices import match_varying
 from jaxbn.core._dtypes import real_dot, real_dtype, stats_dtype
+from jaxbn.core._mask import conceal
 from jaxbn.core._moments import Moments, at_least_one, measure
-from jaxbn.core._normalize import conceal, inverse_deviation, standardize
+from jaxbn.core._normalize import inverse_deviation, standardize
 from jaxbn.core._reduce import reduce_moments, sum_over_group
 
 
@@ -118,15 +119,20 @@ def _derive(
 
 
 def _push(batch: Batch, known: tuple, tangents: tuple) -> tuple[Array, Array, Array]:
-    """Returns the tangents of y, mean and m2, linear in `tangents`."""
+    """Returns the tangents of y, mean and m2, linear in `tangents`.
+
+    `x` is only ever read as `x - mean`, without `low`, which is put right per channel.
+    """
     x, scale, weights, moments = known
     dx, dscale, dbias = tangents
+    axes = reduction_axes(batch.features, x.ndim)
     spread = functools.partial(expand, features=batch.features, ndim=x.ndim)
     dtype = stats_dtype(x.dtype)
-    centered = (x.astype(dtype) - spread(moments.mean)) - spread(moments.low)
-    centered, dx = conceal(centered, weights), conceal(dx.astype(dtype), weights)
+    near = conceal(x.astype(dtype) - spread(moments.mean), weights)
+    dx = conceal(dx.astype(dtype), weights)
     counted = dx if weights is None else dx * weights.astype(real_dtype(dtype))
-    dsum, dsquares = _pooled_sums(batch, centered, counted)
+    dsum, dnear = jnp.sum(counted, axes), jnp.sum(real_dot(near, counted), axes)
+    dsum, dsquares = _pool(batch, dsum, dnear - real_dot(moments.low, dsum))
 
     n = at_least_one(moments.total)
     inverse = inverse_deviation(moments.var, batch.epsilon)
@@ -134,18 +140,14 @@ def _push(batch: Batch, known: tuple, tangents: tuple) -> tuple[Array, Array, Ar
     u = -gain * (dsum / n)
     v = -gain * inverse * (dsquares / n)
     u = u if dbias is None else u + dbias
-    v = v if dscale is None else v + dscale
-    u, v = match_varying(jnp.stack([u, v.astype(u.dtype)]), like=centered)
-    xhat = centered * spread(inverse)
-    dy = spread(gain) * dx + spread(u) + xhat * spread(v)
+    v = (v if dscale is None else v + dscale) * inverse
+    u, v = match_varying(jnp.stack([u - moments.low * v, v.astype(u.dtype)]), like=near)
+    dy = spread(gain) * dx + spread(u) + near * spread(v)
     return conceal(dy.astype(batch.dtype), weights), dsum / n, 2 * dsquares
 
 
-def _pooled_sums(batch: Batch, centered: Array, counted: Array) -> tuple[Array, Array]:
-    """Returns `sum(w dx)` and `sum(w (x - mean) dx)` over the normalization batch."""
-    axes = reduction_axes(batch.features, centered.ndim)
-    dsum = jnp.sum(counted, axes)
-    dsquares = jnp.sum(real_dot(centered, counted), axes)
+def _pool(batch: Batch, dsum: Array, dsquares: Array) -> tuple[Array, Array]:
+    """Returns both sums over all devices of the normalization batch."""
     both = jnp.stack([dsum, dsquares.astype(dsum.dtype)])
     both = sum_over_group(both, batch.axis_name, batch.axis_index_groups)
     return both[0], both[1].real.astype(dsquares.dtype)

@@ -13,7 +13,6 @@ The mean itself is kept as a pair, `mean + low`: float32 spaces its numbers 10^-
 apart at 10^4, so that without `low` every output would be off by up to 5e-4.
 """
 
-import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -21,9 +20,9 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxbn.base import Array, Axes
-from jaxbn.core._axes import expand, feature_axes, feature_shape, reduction_axes
-from jaxbn.core._checks import as_weights
+from jaxbn.core._axes import expand, feature_axes, reduction_axes
 from jaxbn.core._dtypes import as_inexact, real_dot, real_dtype, stats_dtype
+from jaxbn.core._mask import as_weights, conceal, count
 from jaxbn.core._shift import choose_shift, middle
 
 
@@ -98,14 +97,11 @@ def measure(x: Array, weights: Array | None, features: tuple[int, ...]) -> Momen
     axes = reduction_axes(features, x.ndim)
     total = count(x, weights, features)
     shift = lax.stop_gradient(choose_shift(x, weights, features)).astype(dtype)
-    deviation = x.astype(dtype) - expand(shift, features, x.ndim)
-    if weights is None:
-        weighted = deviation
-    else:
-        deviation = jnp.where(weights != 0, deviation, 0)
+    deviation = conceal(x.astype(dtype) - expand(shift, features, x.ndim), weights)
+    weighted = deviation
+    if weights is not None:
         weighted = deviation * weights.astype(real_dtype(dtype))
-    s1 = jnp.sum(weighted, axes)
-    s2 = jnp.sum(real_dot(deviation, weighted), axes)
+    s1, s2 = jnp.sum(weighted, axes), jnp.sum(real_dot(deviation, weighted), axes)
     delta = s1 / at_least_one(total)
     mean = shift + delta
     return Moments(
@@ -114,18 +110,6 @@ def measure(x: Array, weights: Array | None, features: tuple[int, ...]) -> Momen
         low=(shift - mean) + delta,
         m2=jnp.maximum(s2 - real_dot(s1, delta), 0),
     )
-
-
-def count(x: Array, weights: Array | None, features: tuple[int, ...]) -> Array:
-    """Returns the sum of weights per channel, [C], without spreading them over `x`."""
-    dtype = real_dtype(x.dtype)
-    axes = reduction_axes(features, x.ndim)
-    shape = feature_shape(x, features)
-    if weights is None:
-        return jnp.full(shape, math.prod(x.shape[a] for a in axes), dtype)
-    repeats = math.prod(x.shape[a] for a in axes if weights.shape[a] != x.shape[a])
-    summed = jnp.sum(weights, axes, dtype=dtype) * repeats
-    return lax.stop_gradient(jnp.broadcast_to(summed, shape))
 
 
 def merge_moments(moments: Moments, axis: int = 0) -> Moments:

@@ -13,8 +13,8 @@ from jax.typing import ArrayLike
 
 from jaxbn.base import Array, Axes, DType
 from jaxbn.core._axes import expand, feature_axes
-from jaxbn.core._checks import as_weights
 from jaxbn.core._dtypes import as_inexact, stats_dtype
+from jaxbn.core._mask import as_weights, conceal
 
 
 def normalize(
@@ -85,15 +85,6 @@ def standardize(
         offset = -low * gain if bias is None else bias - low * gain
     y = (wide - expand(mean, features, x.ndim)) * expand(gain, features, x.ndim)
     return y if offset is None else y + expand(offset, features, x.ndim)
-
-
-def conceal(x: Array, weights: Array | None) -> Array:
-    """Returns `x` with 0 where the weight is 0, whatever is there, gradients included.
-
-    What a derivative multiplies by has to be concealed before it is used, what a
-    function returns after it was computed: 0 times NaN is NaN.
-    """
-    return x if weights is None else jnp.where(weights != 0, x, 0)
 
 
 def inverse_deviation(var: Array, epsilon: float) -> Array:
