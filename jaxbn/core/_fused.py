@@ -35,7 +35,7 @@ from jaxbn.core._axes import expand, reduction_axes
 from jaxbn.core._devices import match_varying
 from jaxbn.core._dtypes import real_dot, real_dtype, stats_dtype
 from jaxbn.core._mask import conceal
-from jaxbn.core._moments import Moments, at_least_one, measure
+from jaxbn.core._moments import Moments, as_divisor, measure
 from jaxbn.core._normalize import inverse_deviation, standardize
 from jaxbn.core._reduce import reduce_moments, sum_over_group
 
@@ -134,7 +134,7 @@ def _push(batch: Batch, known: tuple, tangents: tuple) -> tuple[Array, Array, Ar
     dsum, dnear = jnp.sum(counted, axes), jnp.sum(real_dot(near, counted), axes)
     dsum, dsquares = _pool(batch, dsum, dnear - real_dot(moments.low, dsum))
 
-    n = at_least_one(moments.total)
+    n = as_divisor(moments.total)
     inverse = inverse_deviation(moments.var, batch.epsilon)
     gain = inverse if scale is None else inverse * scale
     u = -gain * (dsum / n)

@@ -46,10 +46,10 @@ class Moments(NamedTuple):
     @property
     def var(self) -> Array:
         """The biased variance `m2 / total`, [C]; 0 where nothing was counted."""
-        return self.m2 / at_least_one(self.total)
+        return self.m2 / as_divisor(self.total)
 
 
-def at_least_one(total: Array) -> Array:
+def as_divisor(total: Array) -> Array:
     """Returns `total` where it is positive and 1 elsewhere: a divisor for sums."""
     return jnp.where(total > 0, total, 1)
 
@@ -102,7 +102,7 @@ def measure(x: Array, weights: Array | None, features: tuple[int, ...]) -> Momen
     if weights is not None:
         weighted = deviation * weights.astype(real_dtype(dtype))
     s1, s2 = jnp.sum(weighted, axes), jnp.sum(real_dot(deviation, weighted), axes)
-    delta = s1 / at_least_one(total)
+    delta = s1 / as_divisor(total)
     mean = shift + delta
     return Moments(
         total=total,
@@ -137,7 +137,7 @@ def merge_moments(moments: Moments, axis: int = 0) -> Moments:
     total, counted = moments.total, moments.total > 0
     mean, low, m2 = (jnp.where(counted, field, 0) for field in moments[1:])
     whole = jnp.sum(total, axis)
-    divisor = at_least_one(whole)
+    divisor = as_divisor(whole)
     near = lax.stop_gradient(middle(mean, counted, axis))
     distance = jnp.where(counted, (mean - jnp.expand_dims(near, axis)) + low, 0)
     delta = jnp.sum(total * distance, axis) / divisor

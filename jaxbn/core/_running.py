@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxbn.base import Array, State
 from jaxbn.core._dtypes import stats_dtype
-from jaxbn.core._moments import Moments, at_least_one
+from jaxbn.core._moments import Moments, as_divisor
 
 
 def update_running(
@@ -62,10 +62,11 @@ def update_running(
         Kingma and Ba, Adam, 2015, section 3, for the debiased average.
     """
     counts = needs_count(momentum, debias)
-    keep, rate = averaging_weights(momentum, state["count"] if counts else None)
     total, var = moments.total, moments.var
+    count = state["count"].astype(var.dtype) if counts else None
+    keep, rate = averaging_weights(momentum, count)
     if unbiased:
-        var = jnp.where(total > 1, var * (total / at_least_one(total - 1)), var)
+        var = jnp.where(total > 1, var * (total / as_divisor(total - 1)), var)
     valid = total > 0
     if skip_nonfinite:
         valid &= jnp.isfinite(moments.mean) & jnp.isfinite(var)
