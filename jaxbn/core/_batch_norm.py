@@ -163,7 +163,7 @@ def bn_apply(
         y, moments = apply(x, scale, bias, weights, batch)
         if not update_stats:
             return y, state
-    check_state_dtypes(state, moments.mean.dtype)
+    check_state_dtypes(state, moments.shift.dtype)
     return y, update_running(
         state,
         moments,

@@ -70,11 +70,11 @@ def plain_batch(
     moments = reduce_moments(local, batch.axis_name, batch.axis_index_groups)
     y = standardize(
         conceal(x, weights),
-        moments.mean,
+        moments.shift,
+        moments.delta,
         moments.var,
         scale,
         bias,
-        moments.low,
         batch.epsilon,
         batch.features,
     )
@@ -114,25 +114,25 @@ def _derive(
     # What enters a checkpoint is all that is kept of what happens inside it.
     push = jax.checkpoint(functools.partial(_push, batch), prevent_cse=False)
     dy, dmean, dm2 = push((x, scale, weights, moments), (dx, dscale, dbias))
-    still = jnp.zeros_like(moments.total), jnp.zeros_like(moments.low)
-    return (y, moments), (dy, Moments(still[0], dmean, still[1], dm2))
+    still = jnp.zeros_like(moments.total), jnp.zeros_like(moments.shift)
+    return (y, moments), (dy, Moments(*still, dmean, dm2))
 
 
 def _push(batch: Batch, known: tuple, tangents: tuple) -> tuple[Array, Array, Array]:
     """Returns the tangents of y, mean and m2, linear in `tangents`.
 
-    `x` is only ever read as `x - mean`, without `low`, which is put right per channel.
+    `x` is only ever read as `x - shift`; `delta`, still missing, is added per channel.
     """
     x, scale, weights, moments = known
     dx, dscale, dbias = tangents
     axes = reduction_axes(batch.features, x.ndim)
     spread = functools.partial(expand, features=batch.features, ndim=x.ndim)
     dtype = stats_dtype(x.dtype)
-    near = conceal(x.astype(dtype) - spread(moments.mean), weights)
+    near = conceal(x.astype(dtype) - spread(moments.shift), weights)
     dx = conceal(dx.astype(dtype), weights)
     counted = dx if weights is None else dx * weights.astype(real_dtype(dtype))
     dsum, dnear = jnp.sum(counted, axes), jnp.sum(real_dot(near, counted), axes)
-    dsum, dsquares = _pool(batch, dsum, dnear - real_dot(moments.low, dsum))
+    dsum, dsquares = _pool(batch, dsum, dnear - real_dot(moments.delta, dsum))
 
     n = as_divisor(moments.total)
     inverse = inverse_deviation(moments.var, batch.epsilon)
@@ -141,7 +141,9 @@ def _push(batch: Batch, known: tuple, tangents: tuple) -> tuple[Array, Array, Ar
     v = -gain * inverse * (dsquares / n)
     u = u if dbias is None else u + dbias
     v = (v if dscale is None else v + dscale) * inverse
-    u, v = match_varying(jnp.stack([u - moments.low * v, v.astype(u.dtype)]), like=near)
+    u, v = match_varying(
+        jnp.stack([u - moments.delta * v, v.astype(u.dtype)]), like=near
+    )
     dy = spread(gain) * dx + spread(u) + near * spread(v)
     return conceal(dy.astype(batch.dtype), weights), dsum / n, 2 * dsquares
 

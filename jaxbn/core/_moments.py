@@ -9,8 +9,8 @@ Numerics. `E[x^2] - E[x]^2` loses everything once the mean is large against the
 deviation: at mean 10^4 and deviation 1, float32 has no digit left. Here sums are
 taken of `x - shift`, where `shift` is an element of the same batch, which needs one
 read of `x` and no running mean that would have to converge first.
-The mean itself is kept as a pair, `mean + low`: float32 spaces its numbers 10^-3
-apart at 10^4, so that without `low` every output would be off by up to 5e-4.
+The mean itself stays in two parts, `shift + delta`: float32 spaces its numbers 10^-3
+apart at 10^4, so that added up it would put every output off by up to 5e-4.
 """
 
 from typing import NamedTuple
@@ -32,16 +32,21 @@ class Moments(NamedTuple):
     Attributes:
         total: [C] real, the sum of weights: the number of elements where there are
             none. Zero where nothing was counted; the other fields are then 0.
-        mean: [C] the weighted mean, rounded to its dtype.
-        low: [C] what rounding took from the mean: `mean + low` is the mean to about
-            twice the precision of the dtype.
+        shift: [C] a number near the mean; deviations are measured from it.
+        delta: [C] the weighted mean of `x - shift`. The mean in two parts has more
+            digits than their sum can hold.
         m2: [C] real, the weighted sum of squared deviations, `sum(w |x - mean|^2)`.
     """
 
     total: Array
-    mean: Array
-    low: Array
+    shift: Array
+    delta: Array
     m2: Array
+
+    @property
+    def mean(self) -> Array:
+        """The mean `shift + delta`, [C], rounded to its dtype."""
+        return self.shift + self.delta
 
     @property
     def var(self) -> Array:
@@ -103,13 +108,7 @@ def measure(x: Array, weights: Array | None, features: tuple[int, ...]) -> Momen
         weighted = deviation * weights.astype(real_dtype(dtype))
     s1, s2 = jnp.sum(weighted, axes), jnp.sum(real_dot(deviation, weighted), axes)
     delta = s1 / as_divisor(total)
-    mean = shift + delta
-    return Moments(
-        total=total,
-        mean=mean,
-        low=(shift - mean) + delta,
-        m2=jnp.maximum(s2 - real_dot(s1, delta), 0),
-    )
+    return Moments(total, shift, delta, jnp.maximum(s2 - real_dot(s1, delta), 0))
 
 
 def merge_moments(moments: Moments, axis: int = 0) -> Moments:
@@ -135,17 +134,11 @@ def merge_moments(moments: Moments, axis: int = 0) -> Moments:
         (Array([5.], dtype=float32), Array([29.], dtype=float32))
     """
     total, counted = moments.total, moments.total > 0
-    mean, low, m2 = (jnp.where(counted, field, 0) for field in moments[1:])
+    shift, delta, m2 = (jnp.where(counted, field, 0) for field in moments[1:])
     whole = jnp.sum(total, axis)
-    divisor = as_divisor(whole)
-    near = lax.stop_gradient(middle(mean, counted, axis))
-    distance = jnp.where(counted, (mean - jnp.expand_dims(near, axis)) + low, 0)
-    delta = jnp.sum(total * distance, axis) / divisor
-    spread = distance - jnp.expand_dims(delta, axis)
-    merged = near + delta
-    return Moments(
-        total=whole,
-        mean=merged,
-        low=(near - merged) + delta,
-        m2=jnp.sum(m2 + total * real_dot(spread, spread), axis),
-    )
+    near = lax.stop_gradient(middle(shift, counted, axis))
+    delta = jnp.where(counted, (shift - jnp.expand_dims(near, axis)) + delta, 0)
+    merged = jnp.sum(total * delta, axis) / as_divisor(whole)
+    spread = delta - jnp.expand_dims(merged, axis)
+    m2 = jnp.sum(m2 + total * real_dot(spread, spread), axis)
+    return Moments(whole, near, merged, m2)

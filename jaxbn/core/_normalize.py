@@ -27,7 +27,7 @@ def normalize(
     epsilon: float = 1e-5,
     axis: Axes = -1,
     mask: ArrayLike | None = None,
-    low: Array | None = None,
+    delta: Array | None = None,
     dtype: DType | None = None,
 ) -> Array:
     """Returns `(x - mean) * scale / sqrt(var + epsilon) + bias`, 0 behind the mask.
@@ -42,7 +42,7 @@ def normalize(
         axis: the feature axis, or several.
         mask: as in `batch_moments`; elements of weight 0 come out as 0 and send no
             gradient back.
-        low: [C], what rounding took from `mean` (see `Moments`), or None for 0.
+        delta: [C], added to `mean` where that is known in two parts (see `Moments`).
         dtype: of the result; None for that of `x`. Computed in at least float32.
 
     Returns:
@@ -61,29 +61,31 @@ def normalize(
     x = as_inexact(x)
     features = feature_axes(axis, x.ndim)
     weights = as_weights(mask, x, features)
-    y = standardize(conceal(x, weights), mean, var, scale, bias, low, epsilon, features)
+    y = standardize(
+        conceal(x, weights), mean, delta, var, scale, bias, epsilon, features
+    )
     return conceal(y.astype(x.dtype if dtype is None else dtype), weights)
 
 
 def standardize(
     x: Array,
-    mean: Array,
+    shift: Array,
+    delta: Array | None,
     var: Array,
     scale: Array | None,
     bias: Array | None,
-    low: Array | None,
     epsilon: float,
     features: tuple[int, ...],
 ) -> Array:
-    """Returns the normalized array in the dtype it is computed in."""
-    wide = x.astype(jnp.promote_types(stats_dtype(x.dtype), mean.dtype))
+    """Returns the array normalized, with mean `shift + delta`, before it is cast."""
+    wide = x.astype(jnp.promote_types(stats_dtype(x.dtype), shift.dtype))
     gain = inverse_deviation(var, epsilon)
     if scale is not None:
         gain = gain * scale
     offset = bias
-    if low is not None:
-        offset = -low * gain if bias is None else bias - low * gain
-    y = (wide - expand(mean, features, x.ndim)) * expand(gain, features, x.ndim)
+    if delta is not None:
+        offset = -delta * gain if bias is None else bias - delta * gain
+    y = (wide - expand(shift, features, x.ndim)) * expand(gain, features, x.ndim)
     return y if offset is None else y + expand(offset, features, x.ndim)
 
 

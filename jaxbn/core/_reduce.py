@@ -109,15 +109,15 @@ def place(value: Array, row: Array, rows: int) -> Array:
 
 
 def pack(moments: Moments) -> Array:
-    """Returns the fields stacked, [4, C], in the dtype of the mean."""
-    return jnp.stack([field.astype(moments.mean.dtype) for field in moments])
+    """Returns the fields stacked, [4, C], in the dtype of the shift."""
+    return jnp.stack([field.astype(moments.shift.dtype) for field in moments])
 
 
 def unpack(packed: Array, like: Moments) -> Moments:
     """Returns the fields of [..., 4, C], counts and sums of squares real again."""
-    total, mean, low, m2 = jnp.moveaxis(packed, 1, 0)
-    real = real_dtype(like.mean.dtype)
-    return Moments(total.real.astype(real), mean, low, m2.real.astype(real))
+    total, shift, delta, m2 = jnp.moveaxis(packed, 1, 0)
+    real = real_dtype(like.shift.dtype)
+    return Moments(total.real.astype(real), shift, delta, m2.real.astype(real))
 
 
 def _column(flags: Array, ndim: int) -> Array:

@@ -7,7 +7,7 @@ batch is near by nature, and never farther than sqrt(n) s.
 A shift is an element, or half the sum of two, and never a mean of several: a compiler
 may compute a sum or a quotient twice and round it twice (contracted into the addition
 that follows, for one), and then what is subtracted from `x` is not what is added back
-to the mean. That cost three digits of the mean's `low` part when it was tried.
+to the mean. That cost three digits when it was tried.
 """
 
 from collections.abc import Callable
