@@ -1,0 +1,71 @@
+"""Models by name."""
+
+import difflib
+import functools
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxbn.base import DType, Norm
+from jaxbn.models._convnet import ConvNet
+from jaxbn.models._mlp import MLP, NarrowNet
+from jaxbn.models._resnet import ResNet
+
+_RESNET50 = {
+    "stages": (3, 4, 6, 3),
+    "width": 64,
+    "bottleneck": True,
+    "large_images": True,
+}
+_MODELS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": MLP,
+    "narrow": NarrowNet,
+    "convnet": ConvNet,
+    "resnet8": functools.partial(ResNet, stages=(1, 1, 1)),
+    "resnet20": functools.partial(ResNet, stages=(3, 3, 3)),
+    "resnet50": functools.partial(ResNet, **_RESNET50),
+}
+
+
+def model_names() -> tuple[str, ...]:
+    """Returns the names that `create_model` knows."""
+    return tuple(_MODELS)
+
+
+def create_model(
+    name: str,
+    num_outputs: int,
+    norm: Norm | None,
+    *,
+    dtype: DType = jnp.float32,
+    **options: object,
+) -> nn.Module:
+    """Returns the model called `name`, its variables yet to be initialized.
+
+    Args:
+        name: 'mlp' (784-64-128-10 on MNIST), 'narrow' (7 layers of 30), 'convnet',
+            'resnet8' and 'resnet20' (32x32 images), 'resnet50' (224x224).
+        num_outputs: classes, or 1 for regression.
+        norm: any `jaxbn.Norm`, or None for none.
+        dtype: of the computation; parameters are float32 and so are the outputs.
+        **options: fields of the model, such as `hidden` or `width`.
+
+    Raises:
+        ValueError: if no model has that name.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jaxbn import batch_norm
+        >>> model = create_model('mlp', 10, batch_norm())
+        >>> variables = model.init(jax.random.key(0), jnp.ones((1, 28, 28, 1)), False)
+        >>> sum(p.size for p in jax.tree.leaves(variables['params']))
+        60042
+    """
+    if name not in _MODELS:
+        near = difflib.get_close_matches(name, _MODELS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "pass one of them"
+        raise ValueError(
+            f"model is {name!r}, expected one of {', '.join(_MODELS)}; {hint}"
+        )
+    return _MODELS[name](num_outputs=num_outputs, norm=norm, dtype=dtype, **options)

@@ -1,0 +1,3 @@
+"""Population statistics: what should normalize at test time."""
+
+from jaxbn.population._average import pool_batch_stats as pool_batch_stats

@@ -1,0 +1,142 @@
+"""The configuration: one frozen dataclass, which is also the flags of `train.py`."""
+
+import dataclasses
+import difflib
+from typing import Any, Literal
+
+from jaxbn.models import model_names
+from jaxbn.training._norms import norm_names
+
+FREE_TO_CHANGE = frozenset(
+    {"workdir", "data_dir", "resume", "keep", "profile", "num_devices", "parallel"}
+)
+"""What a resumed run may change; everything else decides the numbers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Trains a network with batch norm, and its twin without, on real images."""
+
+    workdir: str | None = None
+    """Where everything is written; runs/DATASET-MODEL-TIME by default."""
+    dataset: str = "digits"
+    """digits, regression, or any TFDS image classification set by name."""
+    data_dir: str | None = None
+    """Where prepared TFDS sets lie; TFDS's own default if not given."""
+    train_limit: int | None = None
+    """Train on the first so many examples only."""
+    test_limit: int | None = None
+    """Test on the first so many examples only."""
+    model: str = "mlp"
+    """mlp, narrow, convnet, resnet8, resnet20 or resnet50."""
+    norm: str = "batch,none"
+    """The normalization, or several with commas: the same net is trained once with each,
+    from the same weights on the same batches."""
+    batch_size: int = 64
+    """Examples of one step, over all devices (the global batch)."""
+    num_epochs: int = 20
+    """Passes over the training set."""
+    optimizer: Literal["sgd", "nesterov", "adam", "adamw", "lamb", "rmsprop"] = (
+        "nesterov"
+    )
+    """The optimizer; sgd and nesterov use momentum."""
+    learning_rate: float = 0.05
+    """The peak of the schedule."""
+    momentum: float = 0.9
+    """Of the optimizer; that of batch norm is bn_momentum."""
+    weight_decay: float = 1e-4
+    """Applied to weights; scales and biases are left alone."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """After the warm-up: a cosine to 0, or tenfold steps at 1/3 and 2/3, or constant."""
+    warmup_epochs: float = 1.0
+    """The rate rises linearly for so many epochs."""
+    label_smoothing: float = 0.0
+    """Weight of the uniform distribution in the target."""
+    augment: bool = False
+    """Random crops and flips of the training images."""
+    bn_momentum: float = 0.9
+    """The weight of the old value in the running statistics."""
+    bn_epsilon: float = 1e-5
+    """Added to the variance."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; parameters and statistics are float32."""
+    seed: int = 0
+    """Of the weights, the order of the examples and the augmentation."""
+    eval_every: int = 1
+    """Epochs between evaluations; the last epoch always has one."""
+    precise_num_samples: int = 10_000
+    """Training examples that the precise statistics are measured on."""
+    checkpoint_every: int = 1
+    """Epochs between checkpoints; the last epoch always has one."""
+    keep: int = 2
+    """How many of the newest checkpoints are kept, besides the best."""
+    resume: bool = False
+    """Go on from the newest checkpoint in workdir, bit for bit as if never stopped."""
+    num_devices: int | None = None
+    """How many devices; all by default. A CPU is split into as many."""
+    parallel: Literal["auto", "jit", "shard_map", "pmap"] = "auto"
+    """How several devices share a batch; auto is jit for one device, pmap for more."""
+    profile: bool = False
+    """Write a trace of the second epoch to workdir/profile."""
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """The names in `norm`."""
+        return tuple(name.strip() for name in self.norm.split(","))
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; `train.py` ends with code 2."""
+
+
+def check_config(config: TrainConfig) -> None:
+    """Refuses values that have no meaning, in one line each.
+
+    Raises:
+        ConfigError: saying what came, what was expected and what to do.
+    """
+    _check_name("model", config.model, model_names())
+    for name in config.norms:
+        _check_name("norm", name, norm_names())
+    if len(set(config.norms)) != len(config.norms):
+        raise ConfigError(f"norm is {config.norm!r}, expected distinct names")
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        choices = getattr(field.type, "__args__", ())
+        if isinstance(field.default, str) and choices:
+            _check_name(field.name, value, choices)
+    at_least = dict.fromkeys(_COUNTS, 1) | dict.fromkeys(_RATES, 0)
+    for name, least in at_least.items():
+        value = getattr(config, name)
+        if value is not None and not value >= least:
+            raise ConfigError(f"{name} is {value}, expected {least} or more")
+    for name in ("momentum", "bn_momentum", "label_smoothing"):
+        if not 0 <= getattr(config, name) <= 1:
+            value = getattr(config, name)
+            raise ConfigError(f"{name} is {value}, expected a number from 0 to 1")
+    if config.learning_rate <= 0:
+        raise ConfigError(f"learning_rate is {config.learning_rate}, expected > 0")
+
+
+_COUNTS = ("batch_size", "num_epochs", "eval_every", "checkpoint_every", "keep")
+_COUNTS += ("precise_num_samples", "num_devices", "train_limit", "test_limit")
+_RATES = ("weight_decay", "warmup_epochs", "bn_epsilon")
+
+
+def _check_name(what: str, name: Any, known: tuple[str, ...]) -> None:
+    if name in known:
+        return
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    expected = f"expected one of {', '.join(known)}"
+    raise ConfigError(f"{what} is {name!r}, {expected}{hint}")
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Returns the fields in which a resumed run may not differ but does, as text."""
+    names = sorted((set(old) | set(new)) - FREE_TO_CHANGE)
+    return [
+        f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
+        for name in names
+        if old.get(name) != new.get(name)
+    ]

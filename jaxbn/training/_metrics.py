@@ -1,0 +1,81 @@
+"""Metrics: sums travel with their counts and are divided last.
+
+Then the padding of a last batch, the number of devices and the place where a chunk
+ends have no influence on what is reported.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxbn.base import Array
+
+
+class Metrics(NamedTuple):
+    """Sums over examples.
+
+    Attributes:
+        loss: [] float32, the sum of losses.
+        correct: [] float32, how many were classified right.
+        num: [] float32, how many there were.
+    """
+
+    loss: Array
+    correct: Array
+    num: Array
+
+
+def no_metrics() -> Metrics:
+    """Returns the sums over no example."""
+    return Metrics(*(jnp.zeros((), jnp.float32) for _ in Metrics._fields))
+
+
+def add_metrics(a: Metrics, b: Metrics) -> Metrics:
+    """Returns the sums over the examples of both."""
+    return Metrics(*(x + y for x, y in zip(a, b, strict=True)))
+
+
+def measure(
+    outputs: Array, labels: Array, mask: Array, task: str, label_smoothing: float = 0.0
+) -> Metrics:
+    """Returns the sums over the examples that `mask` counts.
+
+    The loss is the cross entropy of softmax, or for regression the squared error.
+
+    Args:
+        outputs: [N, classes] logits, or [N, 1] predictions; float32.
+        labels: [N] integers, or [N, 1] values.
+        mask: [N] bool.
+        task: 'classification' or 'regression'.
+        label_smoothing: weight of the uniform distribution in the target.
+    """
+    if task == "regression":
+        loss = jnp.sum((outputs - labels) ** 2, -1)
+        right = jnp.zeros_like(loss)
+    else:
+        targets = jax.nn.one_hot(labels, outputs.shape[-1])
+        targets = optax.smooth_labels(targets, label_smoothing)
+        loss = optax.softmax_cross_entropy(outputs, targets)
+        right = (jnp.argmax(outputs, -1) == labels).astype(jnp.float32)
+    return Metrics(
+        jnp.sum(jnp.where(mask, loss, 0)),
+        jnp.sum(jnp.where(mask, right, 0)),
+        jnp.sum(mask.astype(jnp.float32)),
+    )
+
+
+def averages(metrics: Metrics, task: str) -> dict[str, float | None]:
+    """Returns the mean loss and, for classification, the accuracy.
+
+    One that is not finite is None, as JSON has no other word for it.
+    """
+    loss, correct, num = (float(np.asarray(m)) for m in metrics)
+    mean = loss / max(num, 1)
+    values = {"loss": mean if math.isfinite(mean) else None}
+    if task == "classification":
+        values["accuracy"] = correct / max(num, 1)
+    return values

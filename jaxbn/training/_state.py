@@ -1,0 +1,54 @@
+"""What a step changes."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from jaxbn.base import Array
+
+
+class TrainState(NamedTuple):
+    """Everything that a training step reads and returns.
+
+    Attributes:
+        step: [] int32, how many steps were taken.
+        params: of the model.
+        batch_stats: running statistics of the model, {} without a norm.
+        opt_state: of the optimizer.
+        key: [2] uint32, the data of the random key; it does not change, a step folds
+            its number into it.
+    """
+
+    step: Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    key: Array
+
+
+def create_state(
+    model: nn.Module, optimizer: optax.GradientTransformation, x: Array, seed: int
+) -> TrainState:
+    """Returns the state before the first step.
+
+    The same seed gives the same weights to the model with and without a norm.
+
+    Args:
+        model: called as `model(x, train)`.
+        optimizer: an Optax chain.
+        x: [N, ...] inputs of the right shape; their values do not matter.
+        seed: of the weights and of what happens at random in training.
+    """
+    init_key, key = jax.random.split(jax.random.key(seed))
+    variables = jax.jit(model.init, static_argnums=2)(init_key, x, False)
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(params),
+        key=jax.random.key_data(key),
+    )

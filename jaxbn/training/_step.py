@@ -1,0 +1,192 @@
+"""Steps: pure functions of a state, the data and rows of indices into it.
+
+Each runs on one device with its share of every batch. Where devices share a batch,
+`axis_name` says along which axis; sums over them are all that crosses it, besides the
+statistics of the norm. None of the functions knows how it is mapped.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jax import lax
+
+from jaxbn.base import Array, AxisName
+from jaxbn.data import Split, augment_crop_flip, gather, to_float
+from jaxbn.population import pool_batch_stats
+from jaxbn.training._metrics import Metrics, add_metrics, measure, no_metrics
+from jaxbn.training._state import TrainState
+
+
+class Job(NamedTuple):
+    """What a step needs besides its arguments; fixed for a run.
+
+    Attributes:
+        model: called as `model(x, train, mask)`.
+        meter: the same model, whose new batch statistics are those of the batch.
+        optimizer: an Optax chain.
+        task: 'classification' or 'regression'.
+        mean: [C] of the training inputs.
+        std: [C] of the training inputs.
+        label_smoothing: of the training loss.
+        augment: whether training images are cropped and flipped at random.
+        axis_name: the axis of the devices that share a batch, or None.
+    """
+
+    model: nn.Module
+    meter: nn.Module
+    optimizer: optax.GradientTransformation
+    task: str
+    mean: np.ndarray
+    std: np.ndarray
+    label_smoothing: float
+    augment: bool
+    axis_name: AxisName | None
+
+
+def train_steps(
+    job: Job,
+    state: TrainState,
+    metrics: Metrics,
+    data: Split,
+    rows: Array,
+    start: Array,
+    stop: Array,
+) -> tuple[TrainState, Metrics]:
+    """Returns state and metrics after the batches `start` to `stop` of an epoch.
+
+    One program for any part of an epoch: its ends are values, not shapes.
+
+    Args:
+        job: what is fixed.
+        state: before the first of the steps.
+        metrics: sums so far, to which those of the steps are added.
+        data: the whole training set, on the device.
+        rows: [steps, B] which examples each batch of the epoch has.
+        start: [] the first batch.
+        stop: [] the one after the last.
+    """
+
+    def body(i: Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+        state, metrics = carry
+        state, step = train_step(job, state, gather(data, rows[i]))
+        return state, add_metrics(metrics, step)
+
+    return lax.fori_loop(start, stop, body, (state, metrics))
+
+
+def train_step(
+    job: Job, state: TrainState, batch: Split
+) -> tuple[TrainState, Metrics]:
+    """Returns the state after one step, and the sums over its batch.
+
+    The loss is the mean over the batch of all devices. A device differentiates its
+    own examples' share of it; the norm's collectives carry the rest across.
+    """
+    x = prepare(job, batch.inputs, step_key(job, state))
+    everyone = jnp.ones(x.shape[0], bool)
+    num = x.shape[0] * (lax.psum(1, job.axis_name) if job.axis_name else 1)
+
+    def share(params: Any) -> tuple[Array, tuple[Metrics, Any]]:
+        variables = variables_of(params, state.batch_stats)
+        outputs, updates = job.model.apply(variables, x, True, mutable=["batch_stats"])
+        sums = measure(outputs, batch.labels, everyone, job.task, job.label_smoothing)
+        return sums.loss / num, (sums, updates.get("batch_stats", {}))
+
+    grads, (sums, batch_stats) = jax.grad(share, has_aux=True)(state.params)
+    grads, sums = sum_over_devices(job, (grads, sums))
+    updates, opt_state = job.optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    state = TrainState(state.step + 1, params, batch_stats, opt_state, state.key)
+    return state, sums
+
+
+def evaluate(
+    job: Job,
+    by_batch: bool,
+    params: Any,
+    batch_stats: Any,
+    data: Split,
+    rows: Array,
+    mask: Array,
+) -> Metrics:
+    """Returns the sums over the examples that `mask` counts.
+
+    Args:
+        job: what is fixed.
+        by_batch: whether each batch is normalized by its own statistics instead of by
+            `batch_stats`.
+        params: of the model.
+        batch_stats: that normalize.
+        data: the set to evaluate, on the device.
+        rows: [steps, B].
+        mask: [steps, B] bool, false for padding.
+    """
+    variables = variables_of(params, batch_stats)
+
+    def body(metrics: Metrics, batch: tuple[Array, Array]) -> tuple[Metrics, None]:
+        rows, mask = batch
+        examples = gather(data, rows)
+        x = prepare(job, examples.inputs, None)
+        outputs, _ = job.model.apply(
+            variables, x, by_batch, mask, mutable=["batch_stats"]
+        )
+        sums = measure(outputs, examples.labels, mask, job.task)
+        return add_metrics(metrics, sums), None
+
+    metrics, _ = lax.scan(body, no_metrics(), (rows, mask))
+    return sum_over_devices(job, metrics)
+
+
+def measure_population(
+    job: Job, params: Any, batch_stats: Any, data: Split, rows: Array
+) -> Any:
+    """Returns the precise statistics of a fixed model over the batches `rows`.
+
+    Each batch is normalized by itself, as in training; the statistics of all are then
+    pooled. The inputs are those of training, augmented if those were.
+
+    Args:
+        job: what is fixed.
+        params: of the model.
+        batch_stats: of the model; their values do not matter.
+        data: the training set, on the device.
+        rows: [steps, B].
+    """
+    variables = variables_of(params, batch_stats)
+
+    def body(step: Array, rows: Array) -> tuple[Array, Any]:
+        key = jax.random.fold_in(jax.random.key(0), step) if job.augment else None
+        x = prepare(job, gather(data, rows).inputs, key)
+        _, updates = job.meter.apply(variables, x, True, mutable=["batch_stats"])
+        return step + 1, updates["batch_stats"]
+
+    _, stacked = lax.scan(body, jnp.zeros((), jnp.int32), rows)
+    return pool_batch_stats(stacked, jnp.ones(rows.shape[0]))
+
+
+def prepare(job: Job, inputs: Array, key: Array | None) -> Array:
+    """Returns the inputs standardized, and augmented if there is a `key` for it."""
+    x = to_float(inputs, job.mean, job.std)
+    return augment_crop_flip(key, x) if job.augment and key is not None else x
+
+
+def step_key(job: Job, state: TrainState) -> Array:
+    """Returns the random key of this step on this device."""
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    if job.axis_name is None:
+        return key
+    return jax.random.fold_in(key, lax.axis_index(job.axis_name))
+
+
+def sum_over_devices(job: Job, tree: Any) -> Any:
+    """Returns the sum of `tree` over the devices that share a batch."""
+    return lax.psum(tree, job.axis_name) if job.axis_name else tree
+
+
+def variables_of(params: Any, batch_stats: Any) -> dict[str, Any]:
+    """Returns the variables of a model, with or without statistics."""
+    return {"params": params, **({"batch_stats": batch_stats} if batch_stats else {})}
