@@ -17,7 +17,7 @@ if not jax.config.jax_platforms:
     jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# The same examples every time and nothing written beside the sources.
+# The same examples every time.
 hypothesis.settings.register_profile(
     "fixed", deadline=None, derandomize=True, database=None, max_examples=10
 )

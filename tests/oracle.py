@@ -81,8 +81,8 @@ def bn_apply_devices(
         for d in group:
             mean, var = means, variances
             if use_running_average:
-                mean = np.ravel(_wide(states[d]["mean"]))
-                var = np.ravel(_wide(states[d]["var"]))
+                mean = np.ravel(wide(states[d]["mean"]))
+                var = np.ravel(wide(states[d]["var"]))
             y = _normalize(rows[d], weights[d], mean, var, params, epsilon)
             ys[d] = _to_array(y, np.shape(xs[d]), axis)
             if update_stats:
@@ -133,7 +133,7 @@ def bn_gradient_devices(
     for group in _groups(groups, len(xs)):
         x = np.concatenate([rows[d] for d in group])
         w = np.concatenate([weights[d] for d in group])
-        c = np.concatenate([_to_rows(_wide(cotangents[d]), axis) for d in group])
+        c = np.concatenate([_to_rows(wide(cotangents[d]), axis) for d in group])
         home = np.concatenate([np.full(len(rows[d]), d) for d in group])
         c = np.where(w == 0, 0, c)
         totals, means, variances = _moments(x, w)
@@ -141,12 +141,12 @@ def bn_gradient_devices(
         dscale = {d: np.zeros(channels, dx.dtype) for d in group}
         dbias = {d: np.zeros(channels, dx.dtype) for d in group}
         for k in range(channels):
-            scale = np.ravel(_wide(params["scale"]))[k] if "scale" in params else 1.0
+            scale = np.ravel(wide(params["scale"]))[k] if "scale" in params else 1.0
             seen = w[:, k] != 0
             xs_k, ws_k, cs_k = x[seen, k], w[seen, k], c[seen, k]
             if use_running_average:
-                mean = np.ravel(_wide(states[group[0]]["mean"]))[k]
-                inverse = _inverse(np.ravel(_wide(states[group[0]]["var"]))[k], epsilon)
+                mean = np.ravel(wide(states[group[0]]["mean"]))[k]
+                inverse = _inverse(np.ravel(wide(states[group[0]]["var"]))[k], epsilon)
                 dx[seen, k] = cs_k * scale * inverse
             else:
                 mean, inverse = means[k], _inverse(variances[k], epsilon)
@@ -172,7 +172,7 @@ def bn_gradient_devices(
 
 def finite_differences(loss, x, step=1e-5):
     """Returns the gradient of the real `loss(x)` by central differences."""
-    x = _wide(x)
+    x = wide(x)
     gradient = np.zeros_like(x)
     for index in np.ndindex(x.shape):
         for unit in (1, 1j) if np.iscomplexobj(x) else (1,):
@@ -184,23 +184,35 @@ def finite_differences(loss, x, step=1e-5):
     return gradient
 
 
-def _wide(x):
+def assert_close(actual, expected, tolerance):
+    """Asserts that all elements agree to `tolerance`, relative to the larger of 1, what
+    the element is, and the largest of them."""
+    expected = wide(expected)
+    size = np.max(np.abs(expected), initial=1.0)
+    np.testing.assert_allclose(
+        wide(actual), expected, rtol=tolerance, atol=tolerance * size
+    )
+
+
+def wide(x):
+    """Returns `x` in float64 or complex128."""
     x = np.asarray(x)
     kind = np.complex128 if np.iscomplexobj(x) else np.float64
     return x.astype(kind)
 
 
-def _feature_axes(axis, ndim):
+def feature_axes(axis, ndim):
+    """Returns the axes as a sorted list of numbers from 0."""
     return sorted(a % ndim for a in np.atleast_1d(axis).tolist())
 
 
 def _feature_shape(x, axis):
-    return tuple(np.shape(x)[a] for a in _feature_axes(axis, np.ndim(x)))
+    return tuple(np.shape(x)[a] for a in feature_axes(axis, np.ndim(x)))
 
 
 def _to_rows(x, axis):
     """Returns `x` as [what a channel saw, channels]."""
-    features = _feature_axes(axis, x.ndim)
+    features = feature_axes(axis, x.ndim)
     rest = [a for a in range(x.ndim) if a not in features]
     seen = int(np.prod([x.shape[a] for a in rest]))
     channels = int(np.prod([x.shape[a] for a in features]))
@@ -209,7 +221,7 @@ def _to_rows(x, axis):
 
 def _to_array(rows, shape, axis):
     """Returns the array of `shape` of which `_to_rows` gives `rows`."""
-    features = _feature_axes(axis, len(shape))
+    features = feature_axes(axis, len(shape))
     order = [a for a in range(len(shape)) if a not in features] + features
     moved = rows.reshape([shape[a] for a in order])
     return np.transpose(moved, np.argsort(order))
@@ -219,7 +231,7 @@ def _all_rows(xs, masks, axis):
     masks = [None] * len(xs) if masks is None else masks
     rows, weights = [], []
     for x, mask in zip(xs, masks, strict=True):
-        rows.append(_to_rows(_wide(x), axis))
+        rows.append(_to_rows(wide(x), axis))
         weights.append(_to_rows(_spread(mask, np.shape(x), axis), axis))
     return rows, weights
 
@@ -229,7 +241,7 @@ def _spread(mask, shape, axis):
     if mask is None:
         return np.ones(shape)
     mask = np.asarray(mask).astype(np.float64)
-    features = _feature_axes(axis, len(shape))
+    features = feature_axes(axis, len(shape))
     if mask.ndim == len(shape) - len(features):
         for a in features:
             mask = np.expand_dims(mask, a)
@@ -244,8 +256,8 @@ def _groups(groups, devices):
 def _moments(x, w):
     """Returns total, mean and var of each column of `x` [n, C], weighted by `w`."""
     channels = x.shape[1]
-    totals, means, variances = np.zeros(channels), np.zeros(channels, x.dtype), None
-    variances = np.zeros(channels)
+    totals, variances = np.zeros(channels), np.zeros(channels)
+    means = np.zeros(channels, x.dtype)
     for k in range(channels):
         seen = w[:, k] != 0
         xs, ws = x[seen, k], w[seen, k]
@@ -262,21 +274,21 @@ def _inverse(var, epsilon):
 
 
 def _normalize(x, w, mean, var, params, epsilon):
-    y = np.zeros(x.shape, np.result_type(x, mean, *map(_wide, params.values())))
+    y = np.zeros(x.shape, np.result_type(x, mean, *map(wide, params.values())))
     for k in range(x.shape[1]):
         seen = w[:, k] != 0
         with np.errstate(invalid="ignore"):
             y[seen, k] = (x[seen, k] - mean[k]) * _inverse(var[k], epsilon)
             if "scale" in params:
-                y[seen, k] *= np.ravel(_wide(params["scale"]))[k]
+                y[seen, k] *= np.ravel(wide(params["scale"]))[k]
             if "bias" in params:
-                y[seen, k] += np.ravel(_wide(params["bias"]))[k]
+                y[seen, k] += np.ravel(wide(params["bias"]))[k]
     return y
 
 
 def _absorb(state, batch, momentum, debias, unbiased, skip_nonfinite):
     """Returns the state of one device after one batch."""
-    new = {key: _wide(value).copy() for key, value in state.items()}
+    new = {key: wide(value).copy() for key, value in state.items()}
     flat = {key: value.reshape(-1) for key, value in new.items()}
     for k, (total, mean, var) in enumerate(zip(*batch, strict=True)):
         if total == 0:

@@ -22,15 +22,17 @@ from jaxbn.core._axes import feature_shape, reduction_axes
 def choose_shift(x: Array, weights: Array | None, features: tuple[int, ...]) -> Array:
     """Returns a number near each channel's mean, [C], in the dtype of `x`.
 
-    Without weights the median of three elements, so that one outlier does no harm;
-    with weights the first element that counts.
+    The median of three elements that lie apart, so that one outlier does no harm; with
+    weights, of elements that count most, since one that hardly counts may be anywhere.
     """
     axes = reduction_axes(features, x.ndim)
     if any(x.shape[a] == 0 for a in axes):
         return jnp.zeros(feature_shape(x, features), x.dtype)
-    if weights is not None:
-        return first_counted(x, weights, features)
-    return apart(median_of_three, *(element_at(x, k / 6, axes) for k in (1, 3, 5)))
+    if weights is None:
+        three = [element_at(x, fraction, axes) for fraction in (1 / 6, 3 / 6, 5 / 6)]
+    else:
+        three = [counted_near(x, weights, k, features) for k in (0, 1 / 3, 2 / 3)]
+    return apart(median_of_three, *three)
 
 
 def element_at(x: Array, fraction: float, axes: tuple[int, ...]) -> Array:
@@ -45,16 +47,24 @@ def median_of_three(a: Array, b: Array, c: Array) -> Array:
     return jnp.clip(c, jnp.minimum(a, b), jnp.maximum(a, b))
 
 
-def first_counted(x: Array, weights: Array, features: tuple[int, ...]) -> Array:
-    """Returns the first element of each channel that counts, 0 where none does."""
+def counted_near(
+    x: Array, weights: Array, fraction: float, features: tuple[int, ...]
+) -> Array:
+    """Returns the element of largest weight of each channel, 0 where nothing counts.
+
+    The first of them from `fraction` of the elements on, and round.
+    """
     axes = reduction_axes(features, x.ndim)
-    counted = jnp.moveaxis(weights != 0, features, range(-len(features), 0))
-    over, channels = counted.shape[: len(axes)], counted.shape[len(axes) :]
-    counted = counted.reshape(-1, *channels)
-    found = jnp.unravel_index(jnp.argmax(counted, 0), over)
+    weights = jnp.moveaxis(weights, features, range(-len(features), 0))
+    over, channels = weights.shape[: len(axes)], weights.shape[len(axes) :]
+    weights = weights.reshape(-1, *channels)
+    start = int(fraction * weights.shape[0])
+    found = (jnp.argmax(jnp.roll(weights, -start, 0), 0) + start) % weights.shape[0]
+    places = jnp.unravel_index(found, over)
     iota = jnp.indices(feature_shape(x, features), sparse=True)
-    where = dict(zip(axes, found, strict=True)) | dict(zip(features, iota, strict=True))
-    return jnp.where(counted.any(0), x[tuple(where[a] for a in range(x.ndim))], 0)
+    where = dict(zip(axes + features, (*places, *iota), strict=True))
+    element = x[tuple(where[a] for a in range(x.ndim))]
+    return jnp.where((weights != 0).any(0), element, 0)
 
 
 def middle(x: Array, counted: Array, axis: int) -> Array:

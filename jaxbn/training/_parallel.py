@@ -90,7 +90,7 @@ def fetch(parallel: Parallel, tree: Any) -> Any:
 
     def first(x: jax.Array) -> np.ndarray:
         here = np.asarray(x.addressable_data(0))
-        return here[0] if parallel.mode == "pmap" else here
+        return np.asarray(here[0]) if parallel.mode == "pmap" else here
 
     return jax.tree.map(first, tree)
 
