@@ -20,8 +20,8 @@ def pool_batch_stats(batch_stats: Any, counts: Array) -> Any:
     computed from deviations. With `var_k` the biased variance of each batch of one
     fixed model these are the precise statistics of Wu and Johnson, equal to those of a
     single batch of everything in the first layer; deeper layers have seen inputs
-    normalized by their own batch. (fvcore's default does the same from mean squares, which cancel;
-    averaging the variances alone would lose what lies between the batches.)
+    normalized by their own batch. (fvcore's default does the same from mean squares,
+    which cancel; averaging the variances alone would lose what lies between batches.)
 
     Args:
         batch_stats: a tree like Flax's `batch_stats`, of dicts that hold 'mean' and

@@ -30,7 +30,7 @@ class TrainConfig:
     model: str = "mlp"
     """mlp, narrow, convnet, resnet8, resnet20 or resnet50."""
     norm: str = "batch,none"
-    """The normalization, or several with commas: the same net is trained once with each,
+    """batch or none, or several with commas: the same net is trained once with each,
     from the same weights on the same batches."""
     batch_size: int = 64
     """Examples of one step, over all devices (the global batch)."""
@@ -47,7 +47,7 @@ class TrainConfig:
     weight_decay: float = 1e-4
     """Applied to weights; scales and biases are left alone."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    """After the warm-up: a cosine to 0, or tenfold steps at 1/3 and 2/3, or constant."""
+    """After the warm-up: a cosine to 0, tenfold steps at 1/3 and 2/3, or constant."""
     warmup_epochs: float = 1.0
     """The rate rises linearly for so many epochs."""
     label_smoothing: float = 0.0

@@ -78,9 +78,7 @@ def train_steps(
     return lax.fori_loop(start, stop, body, (state, metrics))
 
 
-def train_step(
-    job: Job, state: TrainState, batch: Split
-) -> tuple[TrainState, Metrics]:
+def train_step(job: Job, state: TrainState, batch: Split) -> tuple[TrainState, Metrics]:
     """Returns the state after one step, and the sums over its batch.
 
     The loss is the mean over the batch of all devices. A device differentiates its

@@ -1,0 +1,15 @@
+"""Training: a configuration, pure steps, and a loop that can be killed.
+
+    from jaxbn.training import TrainConfig, fit
+    summary = fit(TrainConfig(dataset='digits', num_epochs=5))
+
+`_config` says what can be chosen, `_state` and `_step` what happens on a device,
+`_parallel` how several share it, `_loop` in which order, the others what is kept.
+"""
+
+from jaxbn.training._config import ConfigError as ConfigError
+from jaxbn.training._config import TrainConfig as TrainConfig
+from jaxbn.training._loop import fit as fit
+from jaxbn.training._run import run as run
+from jaxbn.training._signals import Interrupted as Interrupted
+from jaxbn.training._state import TrainState as TrainState

@@ -1,0 +1,174 @@
+"""Arms: the same network, once with each normalization, and its compiled programs."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbn.data import Column, Dataset, Split, eval_indices, stream, to_float
+from jaxbn.models import create_model
+from jaxbn.population import pool_batch_stats
+from jaxbn.training._config import TrainConfig
+from jaxbn.training._metrics import averages
+from jaxbn.training._norms import create_norm
+from jaxbn.training._optim import create_optimizer
+from jaxbn.training._parallel import (
+    NUMBER,
+    REPLICATED,
+    SPLIT,
+    Parallel,
+    distribute,
+    fetch,
+    replicate,
+    split,
+)
+from jaxbn.training._state import TrainState, create_state
+from jaxbn.training._step import Job, evaluate, measure_population, train_steps
+
+
+class Arm(NamedTuple):
+    """A network with one normalization.
+
+    Attributes:
+        norm: its name.
+        job: what its steps need.
+        train: `train_steps`, distributed.
+        evaluate: `evaluate` by running statistics, distributed.
+        evaluate_by_batch: `evaluate` by those of each batch, distributed.
+        measure: `measure_population`, distributed.
+    """
+
+    norm: str
+    job: Job
+    train: Callable[..., Any]
+    evaluate: Callable[..., Any]
+    evaluate_by_batch: Callable[..., Any]
+    measure: Callable[..., Any]
+
+
+def create_arm(
+    config: TrainConfig, parallel: Parallel, dataset: Dataset, name: str, steps: int
+) -> tuple[Arm, TrainState]:
+    """Returns the arm with the norm called `name`, and its state before the first step.
+
+    Args:
+        config: of the run.
+        parallel: how it is spread.
+        dataset: what is learned.
+        name: of the norm.
+        steps: in an epoch.
+    """
+
+    def model(bn_momentum: float) -> Any:
+        norm = create_norm(
+            name,
+            momentum=bn_momentum,
+            epsilon=config.bn_epsilon,
+            axis_name=parallel.axis_name,
+        )
+        outputs, dtype = max(dataset.num_classes, 1), jnp.dtype(config.dtype)
+        return create_model(config.model, outputs, norm, dtype=dtype)
+
+    job = Job(
+        model=model(config.bn_momentum),
+        meter=model(0.0),
+        optimizer=create_optimizer(config, steps),
+        task=dataset.task,
+        mean=dataset.mean,
+        std=dataset.std,
+        label_smoothing=config.label_smoothing,
+        augment=config.augment,
+        axis_name=parallel.axis_name,
+    )
+    few = to_float(dataset.train.inputs[:2], dataset.mean, dataset.std)
+    state = create_state(job.model, job.optimizer, few, config.seed)
+    whole, batch = (REPLICATED,) * 3, (SPLIT, SPLIT)
+    spread = functools.partial(distribute, parallel)
+    of_job = functools.partial
+    arm = Arm(
+        norm=name,
+        job=job,
+        train=spread(
+            of_job(train_steps, job), (*whole, SPLIT, NUMBER, NUMBER), donate=(0, 1)
+        ),
+        evaluate=spread(of_job(evaluate, job, False), (*whole, *batch)),
+        evaluate_by_batch=spread(of_job(evaluate, job, True), (*whole, *batch)),
+        measure=spread(of_job(measure_population, job), (*whole, SPLIT)),
+    )
+    return arm, state
+
+
+class Examples(NamedTuple):
+    """A split as programs take it: on the device, or streamed if it is too large.
+
+    Attributes:
+        source: the split.
+        placed: the same with a copy on each device; None if it is streamed.
+    """
+
+    source: Split
+    placed: Split | None
+
+
+def place(parallel: Parallel, source: Split) -> Examples:
+    """Returns `source` on the devices, unless it is of those that stay on disk."""
+    lazy = isinstance(source.inputs, Column)
+    return Examples(source, None if lazy else replicate(parallel, source))
+
+
+def pieces(
+    parallel: Parallel, examples: Examples, rows: np.ndarray, *others: np.ndarray
+) -> Iterator[tuple[Any, ...]]:
+    """Yields `(data, rows, *others)` for programs: all at once, or batch by batch.
+
+    A streamed batch is a data set of its own, whose rows are 0, 1, 2 ...
+    """
+    if examples.placed is not None:
+        yield examples.placed, *(split(parallel, part) for part in (rows, *others))
+        return
+    own = np.arange(rows.shape[1], dtype=np.int32)[None]
+    for i, batch in enumerate(stream(examples.source, rows)):
+        rest = (split(parallel, other[i : i + 1]) for other in others)
+        yield replicate(parallel, batch), split(parallel, own), *rest
+
+
+def score_test(
+    arm: Arm,
+    parallel: Parallel,
+    state: TrainState,
+    train: Examples,
+    train_rows: np.ndarray,
+    test: Examples,
+) -> dict[str, float | None]:
+    """Returns loss and accuracy on the test split with each kind of statistics.
+
+    'test_loss' and 'test_accuracy' are with the running statistics, '..._precise' with
+    those measured on `train_rows` of the training split, '..._batch' with those of each
+    test batch.
+    """
+    batch_size = train_rows.shape[1]
+    rows, mask = eval_indices(len(test.source.labels), batch_size)
+
+    def score(program: Callable[..., Any], batch_stats: Any, suffix: str) -> dict:
+        sums = [
+            fetch(parallel, program(state.params, batch_stats, *piece))
+            for piece in pieces(parallel, test, rows, mask)
+        ]
+        total = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *sums)
+        values = averages(total, arm.job.task)
+        return {f"test_{name}{suffix}": value for name, value in values.items()}
+
+    found = score(arm.evaluate, state.batch_stats, "")
+    if not state.batch_stats:
+        return found
+    measured = [
+        arm.measure(state.params, state.batch_stats, *piece)
+        for piece in pieces(parallel, train, train_rows)
+    ]
+    stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *measured)
+    precise = pool_batch_stats(stacked, jnp.ones(len(measured)))
+    found |= score(arm.evaluate, precise, "_precise")
+    return found | score(arm.evaluate_by_batch, state.batch_stats, "_batch")

@@ -1,0 +1,86 @@
+"""Checkpoints: what a killed run goes on from, bit for bit.
+
+A checkpoint is a folder `checkpoints/step_00000123` written by orbax under another
+name and renamed when complete. It holds the states of all arms, the sums of the epoch
+so far and a record of what has been reported, so that a resumed run also writes the
+files an uninterrupted one would have. Arrays are stored without any trace of how many
+devices had them.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from orbax.checkpoint import v1 as ocp
+
+PREFIX = "step_"
+
+
+class Checkpoint(NamedTuple):
+    """What is stored.
+
+    Attributes:
+        states: a `TrainState` of NumPy arrays for each arm.
+        metrics: the training sums of the epoch so far for each arm.
+        record: JSON: 'epoch' and 'position' of the next step, 'rows' and 'histograms'
+            reported so far, 'best' (step and score).
+    """
+
+    states: dict[str, Any]
+    metrics: dict[str, Any]
+    record: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, keep: int) -> None:
+    """Writes `checkpoint` as that of `step`, and removes what is no longer needed.
+
+    Args:
+        folder: of all checkpoints of the run.
+        step: how many steps were taken.
+        checkpoint: what to store.
+        keep: how many of the newest stay; the best, named in the record, does too.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{PREFIX}{step:08d}"
+    if path.exists():
+        return  # The same step of the same run: there is nothing new in it.
+    arrays = {"states": checkpoint.states, "metrics": checkpoint.metrics}
+    items = {"arrays": arrays, "record": checkpoint.record}
+    ocp.save_checkpointables(path.absolute(), items)
+    best = checkpoint.record.get("best", {}).get("step")
+    for old in stored_steps(folder)[:-keep]:
+        if old != best:
+            shutil.rmtree(folder / f"{PREFIX}{old:08d}", ignore_errors=True)
+
+
+def stored_steps(folder: Path) -> list[int]:
+    """Returns the steps of the complete checkpoints in `folder`, ascending."""
+    names = [path.name for path in folder.glob(f"{PREFIX}*") if path.is_dir()]
+    numbers = [name.removeprefix(PREFIX) for name in names]
+    return sorted(int(number) for number in numbers if number.isdigit())
+
+
+def load_newest(
+    folder: Path, like: Checkpoint, warn: Callable[[str], None]
+) -> Checkpoint | None:
+    """Returns the newest checkpoint that can be read, or None.
+
+    Args:
+        folder: of all checkpoints of the run.
+        like: gives the structure, shapes and dtypes of the arrays.
+        warn: called with one line for each newer one that is damaged.
+    """
+    for step in reversed(stored_steps(folder)):
+        path = folder / f"{PREFIX}{step:08d}"
+        arrays = {"states": like.states, "metrics": like.metrics}
+        try:
+            items = ocp.load_checkpointables(
+                path.absolute(), {"arrays": arrays, "record": None}
+            )
+            return Checkpoint(**items["arrays"], record=dict(items["record"]))
+        except Exception as error:  # orbax names no common class for a damaged file.
+            reason = type(error).__name__
+            warn(f"checkpoint {path} is damaged ({reason}) and set aside")
+            path.rename(path.with_name(f"damaged_{path.name}"))
+    return None

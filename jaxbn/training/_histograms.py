@@ -1,0 +1,62 @@
+"""Histograms of what goes into each relu, over the epochs."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from jaxbn.base import Array
+
+BINS = 40
+MOST_LAYERS = 7
+
+
+def activation_histograms(
+    model: nn.Module, variables: dict[str, Any], x: Array
+) -> dict[str, dict[str, Any]]:
+    """Returns a histogram of each layer's activations in evaluation, ready for JSON.
+
+    Args:
+        model: sows its activations as intermediates.
+        variables: of the model.
+        x: [N, ...] prepared inputs.
+
+    Returns:
+        For each of up to seven layers, evenly chosen from first to last: 'low' and
+        'high', the range of the middle 99 % of the values, 'counts' in 40 equal bins of
+        it, 'outside', the share of values beyond it or not finite, 'mean' and 'std'.
+    """
+    _, collected = jax.jit(
+        lambda variables, x: model.apply(variables, x, False, mutable=["intermediates"])
+    )(variables, x)
+    flat = jax.tree_util.tree_flatten_with_path(collected["intermediates"])[0]
+    layers = {".".join(k.key for k in path if hasattr(k, "key")): a for path, a in flat}
+    names = sorted(layers, key=_in_order)
+    chosen = np.unique(np.linspace(0, len(names) - 1, MOST_LAYERS).round().astype(int))
+    return {names[i]: histogram(np.asarray(layers[names[i]])) for i in chosen}
+
+
+def histogram(values: np.ndarray) -> dict[str, Any]:
+    """Returns the histogram of one array; see `activation_histograms`."""
+    values = values.astype(np.float64).ravel()
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        empty = {"low": 0.0, "high": 1.0, "counts": [0] * BINS, "outside": 1.0}
+        return {**empty, "mean": None, "std": None}
+    low, high = (float(v) for v in np.quantile(finite, [0.005, 0.995]))
+    high = high if high > low else low + 1.0
+    counts, _ = np.histogram(finite, BINS, (low, high))
+    return {
+        "low": low,
+        "high": high,
+        "counts": counts.tolist(),
+        "outside": 1 - int(counts.sum()) / values.size,
+        "mean": float(finite.mean()),
+        "std": float(finite.std()),
+    }
+
+
+def _in_order(name: str) -> tuple[bool, list[str]]:
+    """Sorts the stem first, then blocks and layers by their numbers."""
+    return (not name.startswith("stem"), name.split("."))

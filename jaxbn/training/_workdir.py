@@ -1,0 +1,52 @@
+"""The workdir: a fresh one, or one whose run is gone on with."""
+
+import dataclasses
+import datetime
+import json
+from pathlib import Path
+
+from jaxbn.training._config import ConfigError, TrainConfig, differences
+from jaxbn.training._files import write_json
+
+
+def open_workdir(config: TrainConfig) -> Path:
+    """Returns the folder of the run, with its config.json written.
+
+    Raises:
+        ConfigError: if it holds a run that this one would overwrite, or if that run
+            had another configuration. Then nothing is touched.
+    """
+    workdir = Path(config.workdir) if config.workdir else _fresh(config)
+    path = workdir / "config.json"
+    wanted = dataclasses.asdict(config)
+    if path.exists():
+        try:
+            different = differences(json.loads(path.read_text()), wanted)
+        except ValueError:
+            raise ConfigError(
+                f"{path} is not JSON; remove it or choose another --workdir"
+            ) from None
+        if different:
+            raise ConfigError(
+                f"{workdir} holds a run of another configuration "
+                f"({'; '.join(different)}); choose another --workdir"
+            )
+        if not config.resume:
+            raise ConfigError(
+                f"{workdir} already holds this run; pass --resume to go on with it, or "
+                "choose another --workdir"
+            )
+    elif config.resume and not config.workdir:
+        raise ConfigError(
+            "--resume needs --workdir, the folder of the run to go on with"
+        )
+    write_json(path, wanted)
+    return workdir
+
+
+def _fresh(config: TrainConfig) -> Path:
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = config.dataset.replace("/", "-").replace(":", "-")
+    folder = Path("runs") / f"{name}-{config.model}-{now}"
+    alternatives = (folder.with_name(f"{folder.name}-{i}") for i in range(2, 100))
+    return next((f for f in (folder, *alternatives) if not f.exists()), folder)
