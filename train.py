@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains a network with batch norm next to its twin without: `python train.py --help`."""
+"""Trains a network with batch norm next to its twin without; see --help."""
 
 import sys
 

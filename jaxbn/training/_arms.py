@@ -12,6 +12,7 @@ from jaxbn.data import Column, Dataset, Split, eval_indices, stream, to_float
 from jaxbn.models import create_model
 from jaxbn.population import pool_batch_stats
 from jaxbn.training._config import TrainConfig
+from jaxbn.training._histograms import activations
 from jaxbn.training._metrics import averages
 from jaxbn.training._norms import create_norm
 from jaxbn.training._optim import create_optimizer
@@ -39,6 +40,7 @@ class Arm(NamedTuple):
         evaluate: `evaluate` by running statistics, distributed.
         evaluate_by_batch: `evaluate` by those of each batch, distributed.
         measure: `measure_population`, distributed.
+        probe: `(variables, x)` to the activations of each layer, on one device.
     """
 
     norm: str
@@ -47,6 +49,7 @@ class Arm(NamedTuple):
     evaluate: Callable[..., Any]
     evaluate_by_batch: Callable[..., Any]
     measure: Callable[..., Any]
+    probe: Callable[..., Any]
 
 
 def create_arm(
@@ -97,6 +100,7 @@ def create_arm(
         evaluate=spread(of_job(evaluate, job, False), (*whole, *batch)),
         evaluate_by_batch=spread(of_job(evaluate, job, True), (*whole, *batch)),
         measure=spread(of_job(measure_population, job), (*whole, SPLIT)),
+        probe=jax.jit(of_job(activations, job.meter)),
     )
     return arm, state
 

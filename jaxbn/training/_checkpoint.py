@@ -7,11 +7,13 @@ files an uninterrupted one would have. Arrays are stored without any trace of ho
 devices had them.
 """
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 PREFIX = "step_"
@@ -46,7 +48,9 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, keep: int) 
     if path.exists():
         return  # The same step of the same run: there is nothing new in it.
     arrays = {"states": checkpoint.states, "metrics": checkpoint.metrics}
-    items = {"arrays": arrays, "record": checkpoint.record}
+    # As one array: orbax would store every number of a tree in an array of its own.
+    text = json.dumps(checkpoint.record, allow_nan=False).encode()
+    items = {"arrays": arrays, "record": {"json": np.frombuffer(text, np.uint8)}}
     ocp.save_checkpointables(path.absolute(), items)
     best = checkpoint.record.get("best", {}).get("step")
     for old in stored_steps(folder)[:-keep]:
@@ -78,7 +82,8 @@ def load_newest(
             items = ocp.load_checkpointables(
                 path.absolute(), {"arrays": arrays, "record": None}
             )
-            return Checkpoint(**items["arrays"], record=dict(items["record"]))
+            text = np.asarray(items["record"]["json"]).tobytes()
+            return Checkpoint(**items["arrays"], record=json.loads(text))
         except Exception as error:  # orbax names no common class for a damaged file.
             reason = type(error).__name__
             warn(f"checkpoint {path} is damaged ({reason}) and set aside")

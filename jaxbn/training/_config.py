@@ -32,7 +32,7 @@ class TrainConfig:
     norm: str = "batch,none"
     """batch or none, or several with commas: the same net is trained once with each,
     from the same weights on the same batches."""
-    batch_size: int = 64
+    batch_size: int = 32
     """Examples of one step, over all devices (the global batch)."""
     num_epochs: int = 20
     """Passes over the training set."""

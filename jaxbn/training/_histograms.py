@@ -12,25 +12,24 @@ BINS = 40
 MOST_LAYERS = 7
 
 
-def activation_histograms(
-    model: nn.Module, variables: dict[str, Any], x: Array
-) -> dict[str, dict[str, Any]]:
-    """Returns a histogram of each layer's activations in evaluation, ready for JSON.
+def activations(model: nn.Module, variables: dict[str, Any], x: Array) -> Any:
+    """Returns the tree of what `model` sows as intermediates in evaluation."""
+    collected = model.apply(variables, x, False, mutable=["intermediates"])[1]
+    return collected["intermediates"]
+
+
+def histograms_of(intermediates: Any) -> dict[str, dict[str, Any]]:
+    """Returns a histogram of each layer's activations, ready for JSON.
 
     Args:
-        model: sows its activations as intermediates.
-        variables: of the model.
-        x: [N, ...] prepared inputs.
+        intermediates: what `activations` returns.
 
     Returns:
         For each of up to seven layers, evenly chosen from first to last: 'low' and
         'high', the range of the middle 99 % of the values, 'counts' in 40 equal bins of
         it, 'outside', the share of values beyond it or not finite, 'mean' and 'std'.
     """
-    _, collected = jax.jit(
-        lambda variables, x: model.apply(variables, x, False, mutable=["intermediates"])
-    )(variables, x)
-    flat = jax.tree_util.tree_flatten_with_path(collected["intermediates"])[0]
+    flat = jax.tree_util.tree_flatten_with_path(intermediates)[0]
     layers = {".".join(k.key for k in path if hasattr(k, "key")): a for path, a in flat}
     names = sorted(layers, key=_in_order)
     chosen = np.unique(np.linspace(0, len(names) - 1, MOST_LAYERS).round().astype(int))
@@ -38,7 +37,7 @@ def activation_histograms(
 
 
 def histogram(values: np.ndarray) -> dict[str, Any]:
-    """Returns the histogram of one array; see `activation_histograms`."""
+    """Returns the histogram of one array; see `histograms_of`."""
     values = values.astype(np.float64).ravel()
     finite = values[np.isfinite(values)]
     if finite.size == 0:

@@ -14,7 +14,7 @@ from jaxbn.training._checkpoint import Checkpoint, load_newest, save_checkpoint
 from jaxbn.training._config import ConfigError, TrainConfig, check_config
 from jaxbn.training._console import Console, memory_in_use
 from jaxbn.training._files import write_json
-from jaxbn.training._histograms import activation_histograms
+from jaxbn.training._histograms import histograms_of
 from jaxbn.training._metrics import averages, no_metrics
 from jaxbn.training._optim import create_schedule
 from jaxbn.training._parallel import Parallel, fetch, replicate, start_parallel
@@ -101,7 +101,7 @@ class Run:
         write_environment(workdir, parallel.devices)
 
     def restore(self) -> None:
-        """Goes back to the newest checkpoint, if resuming, and places all on devices."""
+        """Goes back to the newest checkpoint, if resuming; places all on devices."""
         rows: list[dict[str, Any]] = []
         found = None
         if self.config.resume:
@@ -268,14 +268,12 @@ class Run:
 
     def add_histograms(self, name: str) -> None:
         """Keeps the histograms of an arm's activations on a few test examples."""
-        job = self.arms[name].job
-        probes = self.dataset.test.inputs[:PROBES]
+        arm, probes = self.arms[name], self.dataset.test.inputs[:PROBES]
         state = fetch(self.parallel, self.states[name])
         variables = variables_of(state.params, state.batch_stats)
-        probes = to_float(probes, job.mean, job.std)
-        layers = activation_histograms(job.meter, variables, probes)
-        entry = {"epoch": self.epoch, "norm": name, "layers": layers}
-        self.histograms.append(entry)
+        probes = to_float(probes, arm.job.mean, arm.job.std)
+        layers = histograms_of(arm.probe(variables, probes))
+        self.histograms.append({"epoch": self.epoch, "norm": name, "layers": layers})
 
     def save(self) -> None:
         """Writes a checkpoint of where the run is."""
