@@ -7,9 +7,13 @@ files an uninterrupted one would have. Arrays are stored without any trace of ho
 devices had them.
 """
 
+import contextlib
+import gc
 import json
+import logging
 import shutil
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,15 +81,37 @@ def load_newest(
     """
     for step in reversed(stored_steps(folder)):
         path = folder / f"{PREFIX}{step:08d}"
-        arrays = {"states": like.states, "metrics": like.metrics}
+        found = read_checkpoint(path, like)
+        if isinstance(found, Checkpoint):
+            return found
+        warn(f"checkpoint {path} is damaged ({found}) and set aside")
+        path.rename(path.with_name(f"damaged_{path.name}"))
+    return None
+
+
+def read_checkpoint(path: Path, like: Checkpoint) -> Checkpoint | str:
+    """Returns the checkpoint at `path`, or why it cannot be read."""
+    arrays = {"states": like.states, "metrics": like.metrics}
+    wanted = {"arrays": arrays, "record": None}
+    with _silence():
         try:
-            items = ocp.load_checkpointables(
-                path.absolute(), {"arrays": arrays, "record": None}
-            )
+            items = ocp.load_checkpointables(path.absolute(), wanted)
             text = np.asarray(items["record"]["json"]).tobytes()
             return Checkpoint(**items["arrays"], record=json.loads(text))
-        except Exception as error:  # orbax names no common class for a damaged file.
-            reason = type(error).__name__
-            warn(f"checkpoint {path} is damaged ({reason}) and set aside")
-            path.rename(path.with_name(f"damaged_{path.name}"))
-    return None
+        except Exception as error:  # orbax has no common class for a damaged file.
+            return type(error).__name__
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps to one line what orbax says in many of a damaged checkpoint."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            gc.collect()  # Coroutines it left unawaited complain when collected.
+            logger.setLevel(level)

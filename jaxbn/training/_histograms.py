@@ -43,7 +43,8 @@ def histogram(values: np.ndarray) -> dict[str, Any]:
     if finite.size == 0:
         empty = {"low": 0.0, "high": 1.0, "counts": [0] * BINS, "outside": 1.0}
         return {**empty, "mean": None, "std": None}
-    low, high = (float(v) for v in np.quantile(finite, [0.005, 0.995]))
+    low = float(np.quantile(finite, 0.005, method="lower"))
+    high = float(np.quantile(finite, 0.995, method="higher"))
     high = high if high > low else low + 1.0
     counts, _ = np.histogram(finite, BINS, (low, high))
     return {

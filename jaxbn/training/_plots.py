@@ -36,6 +36,7 @@ def plot_curves(path: Path, rows: list[dict[str, Any]], title: str) -> None:
                     label=f"{describe(arm)}, {which}",
                 )
         ax.set_xlabel("epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set_ylabel(label)
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,213 @@
+"""The parts of the training: numbers, not only that they run."""
+
+import dataclasses
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxbn.data import eval_indices, load
+from jaxbn.training import ConfigError, TrainConfig, fit
+from jaxbn.training._arms import create_arm, place, score_test
+from jaxbn.training._config import check_config, differences
+from jaxbn.training._histograms import histogram
+from jaxbn.training._metrics import Metrics, averages, measure
+from jaxbn.training._optim import create_optimizer, create_schedule, is_weight
+from jaxbn.training._parallel import replicate, start_parallel
+from jaxbn.training._records import as_csv
+from jaxbn.training._workdir import open_workdir
+
+# orbax leaves event loops and coroutines behind.
+pytestmark = pytest.mark.filterwarnings("ignore")
+TINY = TrainConfig(num_epochs=2, train_limit=128, test_limit=50, num_devices=1)
+
+
+def rows_of(workdir):
+    return list(map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines()))
+
+
+def curve(tmp_path, **options):
+    config = dataclasses.replace(TINY, workdir=str(tmp_path), norm="batch", **options)
+    fit(config)
+    rows = rows_of(tmp_path)
+    keys = [k for k in rows[0] if k.startswith(("train_", "test_"))]
+    return np.array([[row[key] for key in keys] for row in rows])
+
+
+def test_all_ways_to_share_a_batch_give_the_same_curve(tmp_path):
+    alone = curve(tmp_path / "alone")
+    for mode in ("jit", "shard_map", "pmap"):
+        many = curve(tmp_path / mode, num_devices=4, parallel=mode)
+        np.testing.assert_allclose(many, alone, rtol=2e-4, atol=2e-5, err_msg=mode)
+
+
+def test_chunks_do_not_change_a_bit(tmp_path, monkeypatch):
+    whole = curve(tmp_path / "whole")
+    monkeypatch.setattr("jaxbn.training._loop.CHUNK_SECONDS", 0.0)  # one step each
+    np.testing.assert_array_equal(curve(tmp_path / "steps"), whole)
+
+
+def test_streaming_from_disk_equals_memory(tmp_path, monkeypatch):
+    whole = curve(tmp_path / "memory")
+    monkeypatch.setattr("jaxbn.training._arms.Column", np.ndarray)  # all of it lazy
+    np.testing.assert_allclose(curve(tmp_path / "stream"), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_default_job_reaches_97_percent_with_batch_norm(tmp_path, capsys):
+    config = TrainConfig(workdir=str(tmp_path), num_devices=1, eval_every=20)
+    summary = fit(dataclasses.replace(config, checkpoint_every=20))
+    assert summary["final"]["batch"]["test_accuracy"] >= 0.97
+    assert (
+        summary["final"]["batch"]["test_loss"] < summary["final"]["none"]["test_loss"]
+    )
+    assert "pictures:" in capsys.readouterr().out
+
+
+def test_regression_reports_losses(tmp_path):
+    config = dataclasses.replace(
+        TINY, dataset="regression", model="narrow", workdir=str(tmp_path), num_epochs=1
+    )
+    config = dataclasses.replace(config, norm="batch", learning_rate=1e-3)
+    final = fit(config)["final"]["batch"]
+    assert "test_accuracy" not in final
+    assert final["test_loss_precise"] > 0
+
+
+def test_evaluation_counts_every_example_once_whatever_the_batch():
+    scores = []
+    for batch_size in (32, 50, 7):
+        config = dataclasses.replace(TINY, batch_size=batch_size)
+        parallel = start_parallel(config)
+        dataset = load("digits", train_limit=128, test_limit=50)
+        arm, state = create_arm(config, parallel, dataset, "batch", 2)
+        rows = np.arange(batch_size)[None]
+        train = place(parallel, dataset.train)
+        test = place(parallel, dataset.test)
+        state = replicate(parallel, state)
+        scores.append(score_test(arm, parallel, state, train, rows, test))
+    for found in scores[1:]:
+        assert found["test_accuracy"] == scores[0]["test_accuracy"]
+        np.testing.assert_allclose(
+            found["test_loss"], scores[0]["test_loss"], rtol=1e-5
+        )
+    model = arm.job.model
+    x = (dataset.test.inputs / 255 - dataset.mean) / dataset.std
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    logits = np.asarray(model.apply(variables, jnp.asarray(x, jnp.float32), False))
+    right = (logits.argmax(1) == dataset.test.labels).mean()
+    np.testing.assert_allclose(scores[0]["test_accuracy"], right)
+
+
+def test_precise_statistics_are_those_of_all_training_examples(tmp_path):
+    config = dataclasses.replace(TINY, workdir=str(tmp_path), norm="batch")
+    parallel, dataset = start_parallel(config), load("digits", train_limit=128)
+    arm, state = create_arm(config, parallel, dataset, "batch", 4)
+    rows = np.arange(128).reshape(4, 32)
+    data = place(parallel, dataset.train).placed
+    stats = arm.measure(state.params, state.batch_stats, data, rows)
+    x = (dataset.train.inputs / 255.0 - dataset.mean) / dataset.std
+    hidden = x.reshape(128, -1) @ np.float64(state.params["dense1"]["kernel"])
+    np.testing.assert_allclose(stats["bn1"]["mean"], hidden.mean(0), atol=1e-5)
+    np.testing.assert_allclose(stats["bn1"]["var"], hidden.var(0), rtol=1e-4)
+
+
+def test_loss_is_the_mean_cross_entropy_of_what_counts():
+    logits = jnp.array([[2.0, 0.0], [0.0, 0.0], [9.0, 0.0]])
+    mask = jnp.array([True, True, False])
+    sums = measure(logits, jnp.array([0, 1, 1]), mask, "classification")
+    expected = np.log(1 + np.exp(-2.0)) + np.log(2.0)
+    np.testing.assert_allclose(sums.loss, expected, rtol=1e-6)
+    assert averages(sums, "classification")["accuracy"] == 0.5
+    assert averages(Metrics(np.nan, 0, 2), "classification")["loss"] is None
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "adamw", "lamb"])
+def test_decay_leaves_scale_and_bias_alone(optimizer):
+    config = dataclasses.replace(
+        TINY, optimizer=optimizer, weight_decay=0.1, warmup_epochs=0.0
+    )
+    params = {"bn": {"scale": jnp.ones(2), "bias": jnp.ones(2)}}
+    params["dense"] = {"kernel": jnp.ones((2, 2))}
+    assert is_weight(params)["bn"] == {"scale": False, "bias": False}
+    chain = create_optimizer(config, 4)
+    still = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = chain.update(still, chain.init(params), params)
+    assert np.abs(updates["dense"]["kernel"]).min() > 0
+    np.testing.assert_array_equal(updates["bn"]["scale"], 0)
+    np.testing.assert_array_equal(updates["bn"]["bias"], 0)
+
+
+def test_schedules():
+    config = dataclasses.replace(TINY, num_epochs=9, learning_rate=1.0)
+    cosine = create_schedule(config, 10)
+    np.testing.assert_allclose(cosine(10), 1.0)
+    np.testing.assert_allclose(cosine(50), 0.5, atol=1e-6)
+    assert 0 < cosine(0) < cosine(5) < 1
+    steps = create_schedule(dataclasses.replace(config, schedule="step"), 10)
+    found = [float(steps(step)) for step in (20, 31, 61)]
+    np.testing.assert_allclose(found, [1.0, 0.1, 0.01], rtol=1e-5)
+    constant = dataclasses.replace(config, schedule="constant", warmup_epochs=0.0)
+    assert create_schedule(constant, 10)(89) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("model", "mpl", "model is 'mpl', expected one of mlp, narrow"),
+        ("norm", "batch,group", "norm is 'group', expected one of batch, none"),
+        ("norm", "batch,batch", "expected distinct names"),
+        ("optimizer", "sdg", "did you mean 'sgd'?"),
+        ("batch_size", 0, "batch_size is 0, expected 1 or more"),
+        ("bn_momentum", 1.5, "bn_momentum is 1.5, expected a number from 0 to 1"),
+        ("learning_rate", 0.0, "learning_rate is 0.0, expected > 0"),
+        ("weight_decay", -1.0, "weight_decay is -1.0, expected 0 or more"),
+    ],
+)
+def test_bad_values_are_refused(field, value, words):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        check_config(dataclasses.replace(TINY, **{field: value}))
+
+
+def test_a_batch_larger_than_the_set_is_refused(tmp_path):
+    config = dataclasses.replace(TINY, batch_size=200, workdir=str(tmp_path / "w"))
+    with pytest.raises(ConfigError, match="has 128 training examples; pass a smaller"):
+        fit(config)
+    assert not (tmp_path / "w").exists()
+
+
+def test_more_devices_than_there_are_is_refused():
+    with pytest.raises(ConfigError, match="num_devices is 64, but there are 8 cpu"):
+        start_parallel(dataclasses.replace(TINY, num_devices=64, batch_size=64))
+
+
+def test_resume_needs_a_workdir():
+    with pytest.raises(ConfigError, match="--resume needs --workdir"):
+        open_workdir(dataclasses.replace(TINY, resume=True))
+
+
+def test_differences_name_only_what_decides_the_numbers():
+    old = dataclasses.asdict(TINY)
+    new = {**old, "seed": 1, "keep": 9, "parallel": "pmap"}
+    assert differences(old, new) == ["seed was 0, is 1"]
+
+
+def test_csv_has_a_column_for_every_name():
+    rows = [{"a": 1, "b": 2.5}, {"a": 3, "c": None}]
+    assert as_csv(rows) == "a,b,c\n1,2.5,\n3,,\n"
+
+
+def test_histogram_survives_what_is_not_finite():
+    entry = histogram(np.array([0.0, 1.0, np.inf, np.nan]))
+    assert sum(entry["counts"]) == 2
+    assert entry["outside"] == 0.5
+    assert histogram(np.full(3, np.nan))["mean"] is None
+    json.dumps(entry, allow_nan=False)
+
+
+def test_padding_is_masked_in_the_last_batch_only():
+    rows, mask = eval_indices(50, 32)
+    assert mask.sum() == 50
+    assert rows.shape == (2, 32)
