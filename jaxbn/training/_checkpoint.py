@@ -55,7 +55,7 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, keep: int) 
     # As one array: orbax would store every number of a tree in an array of its own.
     text = json.dumps(checkpoint.record, allow_nan=False).encode()
     items = {"arrays": arrays, "record": {"json": np.frombuffer(text, np.uint8)}}
-    ocp.save_checkpointables(path.absolute(), items)
+    ocp.save_checkpointables(str(path.absolute()), items)
     best = checkpoint.record.get("best", {}).get("step")
     for old in stored_steps(folder)[:-keep]:
         if old != best:
@@ -95,7 +95,7 @@ def read_checkpoint(path: Path, like: Checkpoint) -> Checkpoint | str:
     wanted = {"arrays": arrays, "record": None}
     with _silence():
         try:
-            items = ocp.load_checkpointables(path.absolute(), wanted)
+            items = ocp.load_checkpointables(str(path.absolute()), wanted)
             text = np.asarray(items["record"]["json"]).tobytes()
             return Checkpoint(**items["arrays"], record=json.loads(text))
         except Exception as error:  # orbax has no common class for a damaged file.

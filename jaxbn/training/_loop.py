@@ -105,9 +105,8 @@ class Run:
         rows: list[dict[str, Any]] = []
         found = None
         if self.config.resume:
-            like = Checkpoint(
-                *jax.tree.map(np.asarray, (self.states, self.metrics)), {}
-            )
+            states, metrics = jax.tree.map(np.asarray, (self.states, self.metrics))
+            like = Checkpoint(states, metrics, {})
             folder = self.workdir / "checkpoints"
             found = load_newest(folder, like, self.console.warn)
         if found is not None:
@@ -239,7 +238,7 @@ class Run:
             sums = averages(fetch(self.parallel, self.metrics[name]), arm.job.task)
             row = {"epoch": self.epoch, "step": self.done, "norm": name}
             rate = create_schedule(config, self.steps)(self.done - 1)
-            row |= {"learning_rate": float(rate)}
+            row |= {"learning_rate": np.asarray(rate).item()}
             row |= {f"train_{what}": value for what, value in sums.items()}
             row |= score_test(
                 arm,
@@ -280,9 +279,9 @@ class Run:
         record = {"epoch": self.epoch, "position": self.position}
         record |= {"rows": self.records.rows, "histograms": self.histograms}
         record |= {"best": self.best}
-        arrays = fetch(self.parallel, (self.states, self.metrics))
+        states, metrics = fetch(self.parallel, (self.states, self.metrics))
         folder, keep = self.workdir / "checkpoints", self.config.keep
-        save_checkpoint(folder, self.done, Checkpoint(*arrays, record), keep)
+        save_checkpoint(folder, self.done, Checkpoint(states, metrics, record), keep)
 
     def draw(self) -> None:
         """Draws the pictures."""

@@ -52,7 +52,7 @@ def start_parallel(config: TrainConfig) -> Parallel:
         ConfigError: if there are not as many devices, or they do not divide the batch.
     """
     asked = config.num_devices
-    if asked is not None and asked > max(jax.config.jax_num_cpu_devices, 1):
+    if asked is not None and asked > _virtual_devices():
         # Too late once JAX has started: then the devices are what they are.
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", asked)
@@ -70,6 +70,11 @@ def start_parallel(config: TrainConfig) -> Parallel:
     auto = "jit" if len(devices) == 1 else "pmap"
     mode = auto if config.parallel == "auto" else config.parallel
     return Parallel(mode, tuple(devices))
+
+
+def _virtual_devices() -> int:
+    """Returns into how many devices JAX was asked to split the CPU."""
+    return max(getattr(jax.config, "jax_num_cpu_devices", 1), 1)
 
 
 def replicate(parallel: Parallel, tree: Any) -> Any:
@@ -95,7 +100,7 @@ def fetch(parallel: Parallel, tree: Any) -> Any:
     return jax.tree.map(first, tree)
 
 
-def split(parallel: Parallel, rows: np.ndarray) -> jax.Array:
+def split(parallel: Parallel, rows: np.ndarray) -> jax.Array | np.ndarray:
     """Returns `rows` [steps, B] with the columns of each device on it."""
     if parallel.mode != "pmap":
         return jax.device_put(rows, NamedSharding(parallel.mesh, P(None, AXIS)))

@@ -15,7 +15,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxbn.base import Array, AxisName
-from jaxbn.data import Split, augment_crop_flip, gather, to_float
+from jaxbn.data import augment_crop_flip, gather, to_float
 from jaxbn.population import pool_batch_stats
 from jaxbn.training._metrics import Metrics, add_metrics, measure, no_metrics
 from jaxbn.training._state import TrainState
@@ -51,7 +51,7 @@ def train_steps(
     job: Job,
     state: TrainState,
     metrics: Metrics,
-    data: Split,
+    data: Any,
     rows: Array,
     start: Array,
     stop: Array,
@@ -64,7 +64,7 @@ def train_steps(
         job: what is fixed.
         state: before the first of the steps.
         metrics: sums so far, to which those of the steps are added.
-        data: the whole training set, on the device.
+        data: the `Split` of all training examples, on the device.
         rows: [steps, B] which examples each batch of the epoch has.
         start: [] the first batch.
         stop: [] the one after the last.
@@ -78,20 +78,22 @@ def train_steps(
     return lax.fori_loop(start, stop, body, (state, metrics))
 
 
-def train_step(job: Job, state: TrainState, batch: Split) -> tuple[TrainState, Metrics]:
+def train_step(job: Job, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
     """Returns the state after one step, and the sums over its batch.
 
-    The loss is the mean over the batch of all devices. A device differentiates its
-    own examples' share of it; the norm's collectives carry the rest across.
+    `batch` is inputs and labels. The loss is the mean over the batch of all devices. A
+    device differentiates its own examples' share of it; the norm's collectives carry
+    the rest across.
     """
-    x = prepare(job, batch.inputs, step_key(job, state))
+    inputs, labels = batch
+    x = prepare(job, inputs, step_key(job, state))
     everyone = jnp.ones(x.shape[0], bool)
     num = x.shape[0] * (lax.psum(1, job.axis_name) if job.axis_name else 1)
 
     def share(params: Any) -> tuple[Array, tuple[Metrics, Any]]:
         variables = variables_of(params, state.batch_stats)
         outputs, updates = job.model.apply(variables, x, True, mutable=["batch_stats"])
-        sums = measure(outputs, batch.labels, everyone, job.task, job.label_smoothing)
+        sums = measure(outputs, labels, everyone, job.task, job.label_smoothing)
         return sums.loss / num, (sums, updates.get("batch_stats", {}))
 
     grads, (sums, batch_stats) = jax.grad(share, has_aux=True)(state.params)
@@ -107,7 +109,7 @@ def evaluate(
     by_batch: bool,
     params: Any,
     batch_stats: Any,
-    data: Split,
+    data: Any,
     rows: Array,
     mask: Array,
 ) -> Metrics:
@@ -127,12 +129,12 @@ def evaluate(
 
     def body(metrics: Metrics, batch: tuple[Array, Array]) -> tuple[Metrics, None]:
         rows, mask = batch
-        examples = gather(data, rows)
-        x = prepare(job, examples.inputs, None)
+        inputs, labels = gather(data, rows)
+        x = prepare(job, inputs, None)
         outputs, _ = job.model.apply(
             variables, x, by_batch, mask, mutable=["batch_stats"]
         )
-        sums = measure(outputs, examples.labels, mask, job.task)
+        sums = measure(outputs, labels, mask, job.task)
         return add_metrics(metrics, sums), None
 
     metrics, _ = lax.scan(body, no_metrics(), (rows, mask))
@@ -140,7 +142,7 @@ def evaluate(
 
 
 def measure_population(
-    job: Job, params: Any, batch_stats: Any, data: Split, rows: Array
+    job: Job, params: Any, batch_stats: Any, data: Any, rows: Array
 ) -> Any:
     """Returns the precise statistics of a fixed model over the batches `rows`.
 
@@ -158,7 +160,8 @@ def measure_population(
 
     def body(step: Array, rows: Array) -> tuple[Array, Any]:
         key = jax.random.fold_in(jax.random.key(0), step) if job.augment else None
-        x = prepare(job, gather(data, rows).inputs, key)
+        inputs, _ = gather(data, rows)
+        x = prepare(job, inputs, key)
         _, updates = job.meter.apply(variables, x, True, mutable=["batch_stats"])
         return step + 1, updates["batch_stats"]
 
