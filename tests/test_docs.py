@@ -16,7 +16,7 @@ def examples():
             yield pytest.param(example, id=f"{page}:{example.line}")
 
 
-@pytest.mark.parametrize("example", examples())
+@pytest.mark.parametrize("example", list(examples()))
 def test_runs(example):
     example.evaluate()
 
