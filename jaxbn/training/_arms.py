@@ -27,7 +27,13 @@ from jaxbn.training._parallel import (
     split,
 )
 from jaxbn.training._state import TrainState, create_state
-from jaxbn.training._step import Job, evaluate, measure_population, train_steps
+from jaxbn.training._step import (
+    Job,
+    evaluate,
+    measure_population,
+    train_at,
+    train_steps,
+)
 
 
 class Arm(NamedTuple):
@@ -91,12 +97,17 @@ def create_arm(
     whole, batch = (REPLICATED,) * 3, (SPLIT, SPLIT)
     spread = functools.partial(distribute, parallel)
     of_job = functools.partial
+    if step_by_step(config, parallel):
+        kinds = (*whole, SPLIT, NUMBER)
+        step = spread(of_job(train_at, job), kinds, donate=(0, 1))
+        train = functools.partial(train_one_by_one, step)
+    else:
+        kinds = (*whole, SPLIT, NUMBER, NUMBER)
+        train = spread(of_job(train_steps, job), kinds, donate=(0, 1))
     arm = Arm(
         norm=name,
         job=job,
-        train=spread(
-            of_job(train_steps, job), (*whole, SPLIT, NUMBER, NUMBER), donate=(0, 1)
-        ),
+        train=train,
         evaluate=spread(of_job(evaluate, job, False), (*whole, *batch)),
         evaluate_by_batch=spread(of_job(evaluate, job, True), (*whole, *batch)),
         measure=spread(of_job(measure_population, job), (*whole, SPLIT)),
@@ -105,22 +116,52 @@ def create_arm(
     return arm, state
 
 
+def step_by_step(config: TrainConfig, parallel: Parallel) -> bool:
+    """Returns whether each batch should be a program of its own.
+
+    On a CPU, XLA runs convolutions within a loop on one core, and slowly: a small
+    ConvNet took seven times as long on two. Everywhere else a loop saves the calls.
+    """
+    convolves = config.model not in ("mlp", "narrow")
+    return convolves and parallel.devices[0].platform == "cpu"
+
+
+def train_one_by_one(
+    step: Callable[..., Any],
+    state: Any,
+    metrics: Any,
+    data: Any,
+    rows: Any,
+    start: np.ndarray,
+    stop: np.ndarray,
+) -> Any:
+    """Does what `train_steps` does by calls of `step`; only compiles it for no step."""
+    if start == stop:
+        step(*jax.tree.map(jnp.copy, (state, metrics)), data, rows, start)
+    for i in range(int(start), int(stop)):
+        state, metrics = step(state, metrics, data, rows, np.int32(i))
+    return state, metrics
+
+
 class Examples(NamedTuple):
     """A split as programs take it: on the device, or streamed if it is too large.
 
     Attributes:
         source: the split.
         placed: the same with a copy on each device; None if it is streamed.
+        by_batch: whether programs get one batch at a time.
     """
 
     source: Split
     placed: Split | None
+    by_batch: bool
 
 
-def place(parallel: Parallel, source: Split) -> Examples:
+def place(parallel: Parallel, source: Split, by_batch: bool = False) -> Examples:
     """Returns `source` on the devices, unless it is of those that stay on disk."""
-    lazy = isinstance(source.inputs, Column)
-    return Examples(source, None if lazy else replicate(parallel, source))
+    if isinstance(source.inputs, Column):
+        return Examples(source, None, True)
+    return Examples(source, replicate(parallel, source), by_batch)
 
 
 def pieces(
@@ -131,7 +172,10 @@ def pieces(
     A streamed batch is a data set of its own, whose rows are 0, 1, 2 ...
     """
     if examples.placed is not None:
-        yield examples.placed, *(split(parallel, part) for part in (rows, *others))
+        every = len(rows) if not examples.by_batch else 1
+        for i in range(0, len(rows), every):
+            parts = (split(parallel, part[i : i + every]) for part in (rows, *others))
+            yield examples.placed, *parts
         return
     own = np.arange(rows.shape[1], dtype=np.int32)[None]
     for i, batch in enumerate(stream(examples.source, rows)):

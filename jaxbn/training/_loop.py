@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,13 @@ import jax
 import numpy as np
 
 from jaxbn.data import Dataset, epoch_indices, load, num_batches, to_float
-from jaxbn.training._arms import create_arm, pieces, place, score_test
+from jaxbn.training._arms import (
+    create_arm,
+    pieces,
+    place,
+    score_test,
+    step_by_step,
+)
 from jaxbn.training._checkpoint import Checkpoint, load_newest, save_checkpoint
 from jaxbn.training._config import ConfigError, TrainConfig, check_config
 from jaxbn.training._console import Console, memory_in_use
@@ -17,7 +24,13 @@ from jaxbn.training._files import write_json
 from jaxbn.training._histograms import histograms_of
 from jaxbn.training._metrics import averages, no_metrics
 from jaxbn.training._optim import create_schedule
-from jaxbn.training._parallel import Parallel, fetch, replicate, start_parallel
+from jaxbn.training._parallel import (
+    Parallel,
+    fetch,
+    replicate,
+    split,
+    start_parallel,
+)
 from jaxbn.training._plots import plot_activations, plot_curves
 from jaxbn.training._records import Records, write_environment
 from jaxbn.training._signals import Interrupted, StopRequest, stop_on_signals
@@ -117,8 +130,9 @@ class Run:
             self.console.say(f"resuming after step {self.done} in {self.workdir}")
         self.states = replicate(self.parallel, self.states)
         self.metrics = replicate(self.parallel, self.metrics)
-        self.train_set = place(self.parallel, self.dataset.train)
-        self.test_set = place(self.parallel, self.dataset.test)
+        slow = step_by_step(self.config, self.parallel)
+        self.train_set = place(self.parallel, self.dataset.train, slow)
+        self.test_set = place(self.parallel, self.dataset.test, slow)
         self.records = Records(self.workdir, rows)
 
     @property
@@ -178,8 +192,7 @@ class Run:
     def compile(self) -> None:
         """Compiles the training programs, by running no step, and says how long."""
         began = time.perf_counter()
-        rows = self.rows()[:1] if self.train_set.placed is None else self.rows()
-        data, rows = next(pieces(self.parallel, self.train_set, rows))
+        data, rows = next(self.train_pieces(self.rows(), 0, 1))[:2]
         for name, arm in self.arms.items():
             none = np.int32(0), np.int32(0)
             state, metrics = self.states[name], self.metrics[name]
@@ -220,14 +233,20 @@ class Run:
     def train_chunk(self, name: str, rows: np.ndarray, first: int, last: int) -> None:
         """Takes the steps from `first` to `last` of the epoch with one arm."""
         state, metrics = self.states[name], self.metrics[name]
-        whole = self.train_set.placed is not None
-        chosen = rows if whole else rows[first:last]
-        for data, part in pieces(self.parallel, self.train_set, chosen):
-            ends = (first, last) if whole else (0, 1)
-            state, metrics = self.arms[name].train(
-                state, metrics, data, part, *map(np.int32, ends)
-            )
+        for piece in self.train_pieces(rows, first, last):
+            state, metrics = self.arms[name].train(state, metrics, *piece)
         self.states[name], self.metrics[name] = jax.block_until_ready((state, metrics))
+
+    def train_pieces(
+        self, rows: np.ndarray, first: int, last: int
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yields data, rows and which of the rows to take, from `first` to `last`."""
+        if self.train_set.placed is not None:
+            ends = np.int32(first), np.int32(last)
+            yield self.train_set.placed, split(self.parallel, rows), *ends
+            return
+        for piece in pieces(self.parallel, self.train_set, rows[first:last]):
+            yield *piece, np.int32(0), np.int32(1)
 
     def evaluate(self) -> None:
         """Records how each arm does on the test split, and what its layers see."""

@@ -71,11 +71,22 @@ def train_steps(
     """
 
     def body(i: Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
-        state, metrics = carry
-        state, step = train_step(job, state, gather(data, rows[i]))
-        return state, add_metrics(metrics, step)
+        return train_at(job, *carry, data, rows, i)
 
     return lax.fori_loop(start, stop, body, (state, metrics))
+
+
+def train_at(
+    job: Job,
+    state: TrainState,
+    metrics: Metrics,
+    data: Any,
+    rows: Array,
+    at: Array,
+) -> tuple[TrainState, Metrics]:
+    """Returns state and metrics after the batch `at` of an epoch; see `train_steps`."""
+    state, sums = train_step(job, state, gather(data, rows[at]))
+    return state, add_metrics(metrics, sums)
 
 
 def train_step(job: Job, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
