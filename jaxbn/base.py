@@ -53,13 +53,14 @@ class ApplyFn(Protocol):
     `mask` is true (or a positive weight) where an element counts; what lies
     behind it has no influence on anything returned and no gradient.
 
-    Four more keywords override, for one call, what the factory fixed; a norm to which
+    Five more keywords override, for one call, what the factory fixed; a norm to which
     one means nothing takes it and does nothing:
 
     `use_running_average`: which statistics normalize (default `not train`).
     `update_stats`: whether the running statistics absorb the batch (default `train`).
-    `axis_name`, `axis_index_groups`: both None for no collective, which a model's
-    initialization, outside any pmap, needs.
+    `axis_name`, `axis_index_groups`, `normalization_batch_size`: all None
+    (`NOTHING_SHARED`) for the array at hand and nothing else, which a model's
+    initialization needs, outside any pmap and on a batch of any size.
     """
 
     def __call__(
@@ -74,6 +75,14 @@ class ApplyFn(Protocol):
     ) -> tuple[Array, State]:
         """See the class."""
         ...
+
+
+NOTHING_SHARED = {
+    "axis_name": None,
+    "axis_index_groups": None,
+    "normalization_batch_size": None,
+}
+"""Overrides of `ApplyFn` for statistics of the array at hand."""
 
 
 class Norm(NamedTuple):

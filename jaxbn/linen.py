@@ -78,7 +78,7 @@ class Layer(nn.Module):
             not use_running_average,
             mask=mask,
             update_stats=update,
-            **({"axis_name": None, "axis_index_groups": None} if starting else {}),
+            **(base.NOTHING_SHARED if starting else {}),
         )
         if update:
             for name, variable in state.items():
@@ -138,8 +138,11 @@ class BatchNorm(Layer):
         use_scale: whether there is a scale (gamma).
         bias_init: initializer of the bias.
         scale_init: initializer of the scale.
-        axis_name: the axis of pmap, vmap or shard_map over which devices are pooled.
+        axis_name: the axis of pmap, vmap or shard_map over which devices are pooled, or
+            under jit of the mesh in context.
         axis_index_groups: lists of device indices that are normalized together.
+        normalization_batch_size: how many examples are, instead of groups; see
+            `jaxbn.bn_apply`.
         use_fast_variance: accepted and without effect: there is one algorithm here,
             which reads its input once and is accurate.
         force_float32_reductions: accepted and without effect: always so.
@@ -168,6 +171,7 @@ class BatchNorm(Layer):
     scale_init: Initializer = nn.initializers.ones
     axis_name: AxisName | None = None
     axis_index_groups: AxisIndexGroups | None = None
+    normalization_batch_size: int | None = None
     use_fast_variance: bool = True
     force_float32_reductions: bool = True
     unbiased: bool = False
@@ -189,6 +193,7 @@ class BatchNorm(Layer):
             scale_init=self.scale_init,
             axis_name=self.axis_name,
             axis_index_groups=self.axis_index_groups,
+            normalization_batch_size=self.normalization_batch_size,
             unbiased=self.unbiased,
             debias=self.debias,
             skip_nonfinite=self.skip_nonfinite,

@@ -127,8 +127,11 @@ class BatchNorm(Norm):
         use_scale: whether there is a scale (gamma).
         bias_init: initializer of the bias.
         scale_init: initializer of the scale.
-        axis_name: the axis of pmap, vmap or shard_map over which devices are pooled.
+        axis_name: the axis of pmap, vmap or shard_map over which devices are pooled, or
+            under jit of the mesh in context.
         axis_index_groups: lists of device indices that are normalized together.
+        normalization_batch_size: how many examples are, instead of groups; see
+            `jaxbn.bn_apply`.
         use_fast_variance: accepted and without effect: there is one algorithm here,
             which reads its input once and is accurate.
         promote_dtype: accepted and without effect: running statistics are never rounded
@@ -166,6 +169,7 @@ class BatchNorm(Norm):
         scale_init: Initializer = jax.nn.initializers.ones,
         axis_name: AxisName | None = None,
         axis_index_groups: AxisIndexGroups | None = None,
+        normalization_batch_size: int | None = None,
         use_fast_variance: bool = True,
         promote_dtype: Any = None,
         unbiased: bool = False,
@@ -189,6 +193,7 @@ class BatchNorm(Norm):
         self.scale_init = scale_init
         self.axis_name = axis_name
         self.axis_index_groups = axis_index_groups
+        self.normalization_batch_size = normalization_batch_size
         self.use_fast_variance = use_fast_variance
         self.promote_dtype = promote_dtype
         self.unbiased = unbiased
@@ -213,6 +218,7 @@ class BatchNorm(Norm):
             scale_init=self.scale_init,
             axis_name=self.axis_name,
             axis_index_groups=self.axis_index_groups,
+            normalization_batch_size=self.normalization_batch_size,
             unbiased=self.unbiased,
             debias=self.debias,
             skip_nonfinite=self.skip_nonfinite,

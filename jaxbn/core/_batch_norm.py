@@ -5,6 +5,7 @@ statistics  ->  used to normalize (in training; in evaluation the running ones a
 """
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from jaxbn.base import (
     Params,
     State,
 )
-from jaxbn.core._axes import feature_axes, feature_shape
+from jaxbn.core._axes import feature_axes, feature_shape, reduction_axes
 from jaxbn.core._checks import (
     check_options,
     check_params,
@@ -28,14 +29,14 @@ from jaxbn.core._checks import (
     check_state_dtypes,
     check_switch,
 )
-from jaxbn.core._devices import are_mesh_axes, axis_names
+from jaxbn.core._devices import mesh_size
 from jaxbn.core._dtypes import as_inexact
-from jaxbn.core._fused import Batch, normalize_batch, plain_batch
+from jaxbn.core._fused import Batch, apply_batch
 from jaxbn.core._init import bn_init
+from jaxbn.core._lanes import absorbed
 from jaxbn.core._mask import as_weights
-from jaxbn.core._moments import measure
 from jaxbn.core._normalize import normalize
-from jaxbn.core._reduce import reduce_moments
+from jaxbn.core._plan import make_plan
 from jaxbn.core._running import needs_count, update_running
 
 
@@ -50,6 +51,7 @@ def bn_apply(
     axis: Axes = -1,
     axis_name: AxisName | None = None,
     axis_index_groups: AxisIndexGroups | None = None,
+    normalization_batch_size: int | None = None,
     mask: ArrayLike | None = None,
     use_running_average: bool | None = None,
     update_stats: bool | None = None,
@@ -72,7 +74,9 @@ def bn_apply(
             Flax's `params`, as it is.
         state: `{'mean': [C], 'var': [C]}`, with 'count' where the average needs it; a
             subtree of Flax's `batch_stats`, as it is. `{}` will do where running
-            statistics are neither used nor updated.
+            statistics are neither used nor updated. Under jit over a mesh of D devices
+            it may be [D, C], apart for each device, which spares local statistics
+            their only collective; `merge_batch_stats` makes [C] of them to evaluate.
         x: [..., C], floating or complex, any rank from 1. Channels last by default.
         train: a Python bool; sets the two switches below.
         momentum: the weight of the old value, 0.99 as in Flax and Keras. PyTorch's
@@ -81,9 +85,15 @@ def bn_apply(
             (Keras 1e-3).
         axis: the feature axis, or several; parameters follow ascending order.
         axis_name: the axis (or several) of pmap, vmap or shard_map over which devices
-            are pooled, weighted by what they counted. None: each device by itself.
+            are pooled, weighted by what they counted; under jit, of the mesh in context
+            (`jax.set_mesh`) along which the examples of `x`, its first axis that holds
+            no features, are split. None: all of `x` and nothing else.
         axis_index_groups: lists of device indices that are normalized together; they
             partition the axis and may be of unequal size.
+        normalization_batch_size: how many neighbouring examples are normalized
+            together, instead of groups: a divisor of a device's share (ghost batches),
+            that share, several devices' or all. The state absorbs the moments of all
+            ghost batches of the array as of one batch. None: all there are.
         mask: bool, or real weights >= 0, true where an element counts; broadcastable to
             `x` or to `x` without its feature axes. Masked equals removed: what lies
             behind comes out as 0, sends and receives no gradient, and may be NaN. (Flax
@@ -136,34 +146,32 @@ def bn_apply(
     features = feature_axes(axis, x.ndim)
     shape = feature_shape(x, features)
     check_params(params, shape, x)
-    if use_running_average or update_stats:
-        check_state(state, shape, counts=update_stats and needs_count(momentum, debias))
+    counts = update_stats and needs_count(momentum, debias)
     weights = as_weights(mask, x, features)
     scale, bias = params.get("scale"), params.get("bias")
 
+    y = x
     if use_running_average:
+        check_state(state, shape, counts=counts)
         mean, var = state["mean"], state["var"]
         fixed = {"epsilon": epsilon, "axis": axis, "mask": mask, "dtype": dtype}
         y = normalize(x, mean, var, scale, bias, **fixed)
         if not update_stats:
             return y, state
-        local = measure(x, weights, features)
-        moments = reduce_moments(local, axis_name, axis_index_groups)
-    else:
-        names = axis_names(axis_name)
-        batch = Batch(
-            features=features,
-            epsilon=epsilon,
-            axis_name=names or None,
-            axis_index_groups=_hashable(axis_index_groups),
-            dtype=np.dtype(x.dtype if dtype is None else dtype),
-        )
-        written = custom_derivative and are_mesh_axes(names)
-        apply = normalize_batch if written else plain_batch
-        y, moments = apply(x, scale, bias, weights, batch)
-        if not update_stats:
-            return y, state
+    num_examples = math.prod(x.shape[a] for a in reduction_axes(features, x.ndim)[:1])
+    size = normalization_batch_size
+    plan = make_plan(num_examples, axis_name, axis_index_groups, size)
+    if update_stats:
+        check_state(state, shape, counts=counts, devices=mesh_size(plan.spread))
+    dtype = np.dtype(x.dtype if dtype is None else dtype)
+    batch = Batch(features, epsilon, plan, dtype)
+    by_batch, moments = apply_batch(x, scale, bias, weights, batch, custom_derivative)
+    if not use_running_average:
+        y = by_batch
+    if not update_stats:
+        return y, state
     check_state_dtypes(state, moments.shift.dtype)
+    moments = absorbed(moments, plan, state["mean"].ndim > len(shape))
     return y, update_running(
         state,
         moments,
@@ -229,7 +237,3 @@ def batch_norm(*, axis: Axes = -1, **options: Any) -> Norm:
         apply=functools.partial(bn_apply, axis=axis, **to_apply),
         axis=axis if isinstance(axis, int) else tuple(axis),
     )
-
-
-def _hashable(groups: AxisIndexGroups | None) -> AxisIndexGroups | None:
-    return None if groups is None else tuple(map(tuple, groups))

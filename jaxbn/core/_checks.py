@@ -102,8 +102,16 @@ def check_params(params: Params, shape: tuple[int, ...], x: Array) -> None:
             )
 
 
-def check_state(state: State, shape: tuple[int, ...], *, counts: bool) -> None:
+def check_state(
+    state: State, shape: tuple[int, ...], *, counts: bool, devices: int = 1
+) -> None:
     """Refuses a state that cannot serve `shape` channels.
+
+    Args:
+        state: to check.
+        shape: of each entry.
+        counts: whether it has to have 'count' too.
+        devices: it may also be stacked so many times, apart for each.
 
     Raises:
         ValueError: if mean, var (or count, where `counts`) is missing or misshapen.
@@ -116,6 +124,8 @@ def check_state(state: State, shape: tuple[int, ...], *, counts: bool) -> None:
             "with the same momentum and debias, or pass the subtree of one batch norm, "
             "e.g. variables['batch_stats']['bn1']"
         )
+    if devices > 1 and jnp.shape(state["mean"]) == (devices, *shape):
+        shape = (devices, *shape)
     _check_shapes("state", {key: state[key] for key in needed}, shape)
 
 
@@ -125,7 +135,16 @@ def _check_shapes(name: str, tree: dict[str, Array], shape: tuple[int, ...]) -> 
             raise ValueError(
                 f"{name}[{key!r}] has shape {jnp.shape(value)}, expected {shape}, the "
                 "shape of x along its feature axes; check axis and num_features"
+                + stacked_hint(jnp.shape(value), shape)
             )
+
+
+def stacked_hint(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """Returns what to do with statistics that seem stacked over devices."""
+    stacked = found[1:] == shape
+    return (
+        "; if these are statistics of devices, merge_batch_stats pools them" * stacked
+    )
 
 
 def check_state_dtypes(state: State, mean_dtype: np.dtype) -> None:

@@ -1,16 +1,21 @@
-"""Named axes: what differs between pmap, vmap and the two modes of shard_map.
+"""Named axes: what differs between pmap, vmap, the two modes of shard_map, and jit.
 
 Under `shard_map(check_vma=True)` every value is typed by the mesh axes along which
 it may differ between devices (is *varying*); a sum over devices takes a varying value
 and returns an *invariant* one, and autodiff inserts the matching collectives. Under
 pmap, vmap and `check_vma=False` there are no such types. The functions here give
 code that is right in all four without asking where it runs.
+
+Under plain jit an axis of the mesh in context (`jax.set_mesh`) is named too, but not
+*bound*: one function sees the arrays of all devices, and the compiler splits the work.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
 from jax import lax
+from jax.sharding import get_abstract_mesh
 
 from jaxbn.base import Array, AxisIndexGroups, AxisName
 
@@ -33,10 +38,37 @@ def axis_index(names: tuple[str, ...]) -> Array:
     try:
         return lax.axis_index(names)
     except NameError:
-        raise ValueError(
-            f"axis_name is {names}, which is not bound here; call inside pmap, vmap or "
-            "shard_map with that axis, or pass axis_name=None for local statistics"
-        ) from None
+        raise not_bound(names) from None
+
+
+def is_bound(name: str) -> bool:
+    """Returns whether functions run once for each index along the axis `name`."""
+    try:
+        lax.axis_index(name)
+    except NameError:
+        return False
+    return True
+
+
+def mesh_size(names: tuple[str, ...]) -> int:
+    """Returns how many devices of the mesh in context lie along `names`.
+
+    Raises:
+        ValueError: if there is no mesh with such axes.
+    """
+    shape = get_abstract_mesh().shape
+    if not set(names) <= set(shape):
+        raise not_bound(names)
+    return math.prod(shape[name] for name in names)
+
+
+def not_bound(names: tuple[str, ...]) -> ValueError:
+    """Returns the error that no axis is called `names` here."""
+    return ValueError(
+        f"axis_name is {names}, which is not bound here; call inside pmap, vmap or "
+        "shard_map with that axis, or under jit and jax.set_mesh of a mesh that has "
+        "it, or pass axis_name=None for local statistics"
+    )
 
 
 def axis_size(names: tuple[str, ...]) -> int:
@@ -50,7 +82,7 @@ def are_mesh_axes(names: tuple[str, ...]) -> bool:
     Not so for the lanes of vmap, and for pmap before jax 0.8, which had no mesh. JAX
     traces a custom derivative late, when such an axis is no longer bound.
     """
-    return set(names) <= set(jax.sharding.get_abstract_mesh().manual_axes)
+    return set(names) <= set(get_abstract_mesh().manual_axes)
 
 
 def varying_axes(x: Array) -> frozenset[str]:
@@ -93,13 +125,22 @@ def sum_over(value: Array, names: tuple[str, ...]) -> Array:
         ValueError: for lanes of vmap under typed shard_map, where JAX (up to 0.12) has
             no collective at all.
     """
+    return lax.psum(_as_varying(value, names), names)
+
+
+def largest_over(value: Array, names: tuple[str, ...]) -> Array:
+    """Returns the maximum of `value` along the joint axis `names`, as `sum_over`."""
+    return lax.pmax(_as_varying(value, names), names)
+
+
+def _as_varying(value: Array, names: tuple[str, ...]) -> Array:
     index = axis_index(names)
     if varying_axes(value) and not varying_axes(index):
         raise ValueError(
             f"axis_name {names} is an axis of vmap under shard_map(check_vma=True), "
             "where JAX has no collectives, expected a mesh axis; pass check_vma=False"
         )
-    return lax.psum(match_varying(value, like=index), names)
+    return match_varying(value, like=index)
 
 
 def group_indices(groups: AxisIndexGroups | None, size: int) -> list[int]:
@@ -118,3 +159,8 @@ def group_indices(groups: AxisIndexGroups | None, size: int) -> list[int]:
         )
     group_of = {index: k for k, group in enumerate(groups) for index in group}
     return [group_of[index] for index in range(size)]
+
+
+def is_explicit(names: tuple[str, ...]) -> bool:
+    """Returns whether the mesh types values by how they lie along `names`."""
+    return bool(set(names) & set(get_abstract_mesh().explicit_axes))

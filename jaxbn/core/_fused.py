@@ -22,6 +22,9 @@ sum(dy xhat), which also are the gradients of bias and scale. Both pairs cross d
 stacked, so each direction has one collective, under pmap, vmap and both kinds of
 shard_map alike; and being a JVP rule it also serves forward mode, higher derivatives
 and gradients of the moments returned.
+
+Where the plan cuts the array into lanes, the first axis of `x` is theirs, numbers per
+channel are rows [groups, C] or [lanes, C], and u and v go back to the lanes at the end.
 """
 
 import functools
@@ -30,13 +33,23 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxbn.base import Array, AxisIndexGroups, AxisName, DType
+from jaxbn.base import Array, DType
 from jaxbn.core._axes import expand, reduction_axes
-from jaxbn.core._devices import match_varying
+from jaxbn.core._devices import are_mesh_axes, match_varying
 from jaxbn.core._dtypes import real_dot, real_dtype, stats_dtype
+from jaxbn.core._lanes import (
+    cut,
+    features_when_cut,
+    join,
+    measure_lanes,
+    merge_lanes,
+    sum_lanes,
+    to_lanes,
+)
 from jaxbn.core._mask import conceal
-from jaxbn.core._moments import Moments, as_divisor, measure
+from jaxbn.core._moments import Moments, as_divisor
 from jaxbn.core._normalize import inverse_deviation, standardize
+from jaxbn.core._plan import Plan
 from jaxbn.core._reduce import reduce_moments, sum_over_group
 
 
@@ -44,18 +57,40 @@ class Batch(NamedTuple):
     """What is fixed while tracing; hashable.
 
     Attributes:
-        features: canonical feature axes of `x`.
+        features: canonical feature axes of `x`, that of the lanes among them.
         epsilon: added to the variance.
-        axis_name: over which devices are pooled, or None.
-        axis_index_groups: which of them together, or None for all.
+        plan: what is normalized together.
         dtype: of the output.
     """
 
     features: tuple[int, ...]
     epsilon: float
-    axis_name: AxisName | None
-    axis_index_groups: AxisIndexGroups | None
+    plan: Plan
     dtype: DType
+
+
+def apply_batch(
+    x: Array,
+    scale: Array | None,
+    bias: Array | None,
+    weights: Array | None,
+    batch: Batch,
+    custom_derivative: bool,
+) -> tuple[Array, Moments]:
+    """Returns `x` normalized by its own moments, and those, a row each batch of lanes.
+
+    The derivative is that of this file, where JAX knows the axes when it traces it.
+    """
+    plan, examples = batch.plan, reduction_axes(batch.features, x.ndim)[:1]
+    written = custom_derivative and are_mesh_axes(plan.axis_name or ())
+    function = normalize_batch if written else plain_batch
+    if not plan.lanes:
+        return function(x, scale, bias, weights, batch)
+    (axis,) = examples
+    weights = None if weights is None else cut(weights, axis, plan)
+    batch = batch._replace(features=features_when_cut(batch.features, axis))
+    y, moments = function(cut(x, axis, plan), scale, bias, weights, batch)
+    return join(y, axis), moments
 
 
 def plain_batch(
@@ -66,15 +101,17 @@ def plain_batch(
     batch: Batch,
 ) -> tuple[Array, Moments]:
     """Returns `x` normalized by its own moments, and those; autodiff as JAX does it."""
-    local = measure(x, weights, batch.features)
-    moments = reduce_moments(local, batch.axis_name, batch.axis_index_groups)
+    plan = batch.plan
+    moments = merge_lanes(measure_lanes(x, weights, batch.features, plan), plan)
+    moments = reduce_moments(moments, plan.axis_name, plan.axis_index_groups)
+    back = functools.partial(to_lanes, plan=plan)
     y = standardize(
         conceal(x, weights),
-        moments.shift,
-        moments.delta,
-        moments.var,
-        scale,
-        bias,
+        back(moments.shift),
+        back(moments.delta),
+        back(moments.var),
+        _to_rows(scale, plan),
+        _to_rows(bias, plan),
         batch.epsilon,
         batch.features,
     )
@@ -99,7 +136,7 @@ def normalize_batch(
         batch: what is fixed.
 
     Returns:
-        y of the shape of `x`, and the moments of the whole normalization batch.
+        y of the shape of `x`, and the moments of each normalization batch.
     """
     return plain_batch(x, scale, bias, weights, batch)
 
@@ -125,14 +162,17 @@ def _push(batch: Batch, known: tuple, tangents: tuple) -> tuple[Array, Array, Ar
     """
     x, scale, weights, moments = known
     dx, dscale, dbias = tangents
+    back = functools.partial(to_lanes, plan=batch.plan)
+    scale, dscale, dbias = (_to_rows(p, batch.plan) for p in (scale, dscale, dbias))
     axes = reduction_axes(batch.features, x.ndim)
     spread = functools.partial(expand, features=batch.features, ndim=x.ndim)
     dtype = stats_dtype(x.dtype)
-    near = conceal(x.astype(dtype) - spread(moments.shift), weights)
+    near = conceal(x.astype(dtype) - spread(back(moments.shift)), weights)
     dx = conceal(dx.astype(dtype), weights)
     counted = dx if weights is None else dx * weights.astype(real_dtype(dtype))
     dsum, dnear = jnp.sum(counted, axes), jnp.sum(real_dot(near, counted), axes)
-    dsum, dsquares = _pool(batch, dsum, dnear - real_dot(moments.delta, dsum))
+    dnear = dnear - real_dot(back(moments.delta), dsum)
+    dsum, dsquares = _pool(batch.plan, dsum, dnear)
 
     n = as_divisor(moments.total)
     inverse = inverse_deviation(moments.var, batch.epsilon)
@@ -141,15 +181,20 @@ def _push(batch: Batch, known: tuple, tangents: tuple) -> tuple[Array, Array, Ar
     v = -gain * inverse * (dsquares / n)
     u = u if dbias is None else u + dbias
     v = (v if dscale is None else v + dscale) * inverse
-    u, v = match_varying(
-        jnp.stack([u - moments.delta * v, v.astype(u.dtype)]), like=near
-    )
-    dy = spread(gain) * dx + spread(u) + near * spread(v)
+    uv = jnp.stack([u - moments.delta * v, v.astype(u.dtype)], -1)
+    u, v = jnp.moveaxis(back(match_varying(uv, like=near)), -1, 0)
+    dy = spread(back(gain)) * dx + spread(u) + near * spread(v)
     return conceal(dy.astype(batch.dtype), weights), dsum / n, 2 * dsquares
 
 
-def _pool(batch: Batch, dsum: Array, dsquares: Array) -> tuple[Array, Array]:
-    """Returns both sums over all devices of the normalization batch."""
-    both = jnp.stack([dsum, dsquares.astype(dsum.dtype)])
-    both = sum_over_group(both, batch.axis_name, batch.axis_index_groups)
-    return both[0], both[1].real.astype(dsquares.dtype)
+def _pool(plan: Plan, dsum: Array, dsquares: Array) -> tuple[Array, Array]:
+    """Returns both sums over all that is normalized together."""
+    both = jnp.stack([dsum, dsquares.astype(dsum.dtype)], -1)
+    both = sum_lanes(both, plan)
+    both = sum_over_group(both, plan.axis_name, plan.axis_index_groups)
+    return both[..., 0], both[..., 1].real.astype(dsquares.dtype)
+
+
+def _to_rows(per_channel: Array | None, plan: Plan) -> Array | None:
+    """Returns a parameter [C] as every row has it, [1, C]."""
+    return per_channel[None] if plan.lanes and per_channel is not None else per_channel

@@ -1,0 +1,148 @@
+"""Lanes: parts of one array, cut along its examples, with statistics of their own.
+
+A lane is a ghost batch, or under jit the share of a device. Cut apart, the array has an
+axis of lanes in front, which serves as one more feature axis: the same arithmetic gives
+[lanes, C] numbers for C. Where lanes are normalized together their moments become
+*rows*, one a group, [groups, C], and come back by `to_lanes`, whose transpose is a sum.
+
+Where lanes lie on devices, the only thing that crosses is one small array of moments
+forward and one of sums backward; apart from that each lane is worked on where it lies.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import PartitionSpec as P
+from jax.sharding import reshard
+
+from jaxbn.base import Array, AxisName
+from jaxbn.core._devices import axis_names, is_bound, is_explicit, mesh_size
+from jaxbn.core._moments import Moments, measure, merge_moments
+from jaxbn.core._plan import Plan
+from jaxbn.core._reduce import expand_to, pack, select, unpack
+
+
+def cut(x: Array, axis: int, plan: Plan) -> Array:
+    """Returns `x` as [lanes, B / lanes, ...]; `axis` is that of its B examples.
+
+    A mask that does not vary along the examples has one lane.
+    """
+    x = jnp.moveaxis(x, axis, 0)
+    lanes = plan.lanes if x.shape[0] > 1 else 1
+    x = x.reshape(lanes, -1, *x.shape[1:])
+    return spread_out(x, plan) if lanes > 1 else x
+
+
+def features_when_cut(features: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """Returns the feature axes of what `cut` returns, that of the lanes first."""
+    return 0, *(a + 1 if a > axis else a + 2 for a in features)
+
+
+def join(x: Array, axis: int) -> Array:
+    """Returns the array that `cut` was given."""
+    return jnp.moveaxis(x.reshape(-1, *x.shape[2:]), 0, axis)
+
+
+def measure_lanes(
+    x: Array, weights: Array | None, features: tuple[int, ...], plan: Plan
+) -> Moments:
+    """Returns the moments of each lane, fields [lanes, C]; without lanes, [C]."""
+    if not plan.lanes:
+        return measure(x, weights, features)
+    within = tuple(a - 1 for a in features[1:])
+    if weights is not None and weights.shape[0] == 1:
+        local = functools.partial(measure, weights=weights[0], features=within)
+        return jax.vmap(local)(x)
+    return jax.vmap(functools.partial(measure, features=within))(x, weights)
+
+
+def merge_lanes(moments: Moments, plan: Plan) -> Moments:
+    """Returns the rows [groups, C] of what lanes that belong together counted."""
+    if plan.lane_groups is None:
+        return moments
+    everywhere = gather_lanes(moments, plan)
+
+    def merge(members: Array) -> Moments:
+        return merge_moments(select(everywhere, members))
+
+    return jax.vmap(merge, in_axes=1)(membership(plan))
+
+
+def absorbed(moments: Moments, plan: Plan, by_device: bool) -> Moments:
+    """Returns what running statistics absorb: rows, or lanes apart, pooled.
+
+    That is everything counted, [C], or what each device normalized, [devices, C].
+    """
+    if not plan.lanes:
+        return moments
+    if not by_device:
+        apart = plan.lane_groups is None
+        return merge_moments(gather_lanes(moments, plan) if apart else moments)
+    if plan.lane_groups is not None:
+        return Moments(*(to_lanes(field, plan) for field in moments))
+    shape = mesh_size(plan.spread), -1
+    return merge_moments(
+        Moments(*(f.reshape(*shape, *f.shape[1:]) for f in moments)), 1
+    )
+
+
+def sum_lanes(value: Array, plan: Plan) -> Array:
+    """Returns the sums [groups, ...] over the lanes of each group, [lanes, ...]."""
+    if plan.lane_groups is None:
+        return value
+    members = expand_to(membership(plan), value[:, None])
+    return jnp.sum(jnp.where(members, value[:, None], 0), 0)
+
+
+def to_lanes(rows: Array, plan: Plan) -> Array:
+    """Returns to each lane the row of its group, [lanes, ...]; linear."""
+    if plan.lane_groups is None:
+        return rows
+    members = expand_to(membership(plan), rows[None])
+    return spread_out(jnp.sum(jnp.where(members, rows[None], 0), 1), plan)
+
+
+def membership(plan: Plan) -> Array:
+    """Returns [lanes, groups] bool: which lane is in which group."""
+    group_of = plan.lane_groups or ()
+    return jnp.eye(max(group_of) + 1, dtype=bool)[jnp.array(group_of)]
+
+
+def spread_out(x: Array, plan: Plan) -> Array:
+    """Returns `x` with its lanes on the devices of the plan."""
+    return _lay(x, plan.spread, plan) if plan.spread else x
+
+
+def gather_lanes(moments: Moments, plan: Plan) -> Moments:
+    """Returns the moments of all lanes on all devices: one all-gather."""
+    if not plan.spread:
+        return moments
+    packed = _lay(jnp.swapaxes(pack(moments), 0, 1), None, plan)
+    return unpack(packed, moments)
+
+
+def _lay(x: Array, lanes: tuple[str, ...] | None, plan: Plan) -> Array:
+    """Returns `x` with its first axis along mesh axes or on all, the rest as it is."""
+    if is_explicit(plan.spread):
+        return reshard(x, P(lanes, *jax.typeof(x).sharding.spec[1:]))
+    free = [P.UNCONSTRAINED] * (x.ndim - 1)
+    return lax.with_sharding_constraint(x, P(lanes, *free))
+
+
+def merge_stacked(moments: Moments, axis_name: AxisName | None = None) -> Moments:
+    """Returns the merge of moments stacked over replicas, [K, C].
+
+    Args:
+        moments: as `merge_moments` takes them.
+        axis_name: of the mesh in context, along which the replicas lie: then one
+            all-gather brings them together. None if they lie anywhere.
+    """
+    plan = Plan(spread=axis_names(axis_name))
+    return merge_moments(gather_lanes(moments, plan))
+
+
+def stacks_along(axis_name: AxisName) -> bool:
+    """Returns whether replicas along `axis_name` are stacked here, as under jit."""
+    return not all(map(is_bound, axis_names(axis_name)))
