@@ -1,3 +1,4 @@
 """Population statistics: what should normalize at test time."""
 
-from jaxbn.population._average import pool_batch_stats as pool_batch_stats
+from jaxbn.population._agree import assert_replicas_agree as assert_replicas_agree
+from jaxbn.population._merge import merge_batch_stats as merge_batch_stats

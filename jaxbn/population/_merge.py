@@ -1,66 +1,114 @@
-"""Pooling: the statistics of many batches as those of all their examples together."""
+"""Merging: the statistics of replicas, or of batches, as those of all examples.
 
+What devices measured apart is pooled by the law of total variance,
+
+    mean = sum(n_k mean_k) / n
+    var = sum(n_k (var_k + |mean_k - mean|^2)) / n
+
+computed from deviations. Averaging the variances, as Flax's ImageNet example and timm
+do across replicas, loses what lies between them; taking those of the first device
+forgets the others.
+"""
+
+import itertools
 from typing import Any
 
 import jax.numpy as jnp
-from jax import tree_util
+from jax.typing import ArrayLike
 
-from jaxbn.base import Array
-from jaxbn.core import Moments, merge_moments
+from jaxbn.base import Array, AxisName
+from jaxbn.core import Moments, merge_stacked, reduce_moments, stacks_along
+from jaxbn.tree import find_layers, replace_layers
 
 
-def pool_batch_stats(batch_stats: Any, counts: Array) -> Any:
-    """Returns the statistics of the union of batches measured one by one.
+def merge_batch_stats(
+    batch_stats: Any,
+    counts: ArrayLike | None = None,
+    *,
+    axis_name: AxisName | None = None,
+) -> Any:
+    """Returns the statistics of the union of what replicas, or batches, have seen.
 
-    For every layer, by the law of total variance,
-
-        mean = sum(n_k mean_k) / n
-        var = sum(n_k (var_k + |mean_k - mean|^2)) / n
-
-    computed from deviations. With `var_k` the biased variance of each batch of one
-    fixed model these are the precise statistics of Wu and Johnson, equal to those of a
-    single batch of everything in the first layer; deeper layers have seen inputs
-    normalized by their own batch. (fvcore's default does the same from mean squares,
-    which cancel; averaging the variances alone would lose what lies between batches.)
+    With `var` the biased variance of each batch of one fixed model these are the
+    precise statistics of Wu and Johnson, equal to those of a single batch of everything
+    in the first layer; deeper layers have seen inputs normalized by their own batch.
+    (fvcore's default does the same from mean squares, which cancel.)
 
     Args:
-        batch_stats: a tree like Flax's `batch_stats`, of dicts that hold 'mean' and
-            'var', each stacked over K batches: [K, C]. Other entries beside them, such
-            as 'count', are taken from the last batch.
-        counts: [K] how many examples each batch counted; one of 0 has no say.
+        batch_stats: a tree like Flax's `batch_stats`, or an `nnx.State`, of layers that
+            hold 'mean' and 'var': [K, ...] each, stacked over K replicas. Other arrays,
+            such as 'count', are taken from the last one.
+        counts: [K] how many examples each has seen; one of 0 has no say. None: all the
+            same.
+        axis_name: instead of stacked arrays, those of this device, to be merged along
+            an axis of pmap, vmap or shard_map: [...] each, and `counts` []. All layers
+            travel in one collective. Other arrays stay as they are. Under jit, an axis
+            of the mesh in context that the K replicas lie along: one collective too.
 
     Returns:
-        The tree without the axis of batches, in the same dtypes.
+        The tree without the axis of replicas, in the same dtypes.
 
     Raises:
-        ValueError: if a 'mean' has no 'var' beside it.
+        ValueError: if a 'mean' has no 'var' beside it, or the layers are not all
+            stacked K times.
 
     Example:
         >>> import jax.numpy as jnp
         >>> stats = {'bn': {'mean': jnp.array([[1.], [5.]]), 'var': jnp.zeros((2, 1))}}
-        >>> pool_batch_stats(stats, jnp.array([1, 3]))
+        >>> merge_batch_stats(stats, [1, 3])
         {'bn': {'mean': Array([4.], dtype=float32), 'var': Array([3.], dtype=float32)}}
 
     References:
         Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, section 3.
     """
-    if isinstance(batch_stats, dict) and "mean" in batch_stats:
-        return _pool_layer(batch_stats, counts)
-    if isinstance(batch_stats, dict):
-        return {k: pool_batch_stats(v, counts) for k, v in batch_stats.items()}
-    return tree_util.tree_map(lambda leaf: leaf[-1], batch_stats)
+    stacked = axis_name is None or stacks_along(axis_name)
+    layers = find_layers(batch_stats)
+    norms = {path: layer for path, layer in layers.items() if "mean" in layer}
+    for path, layer in norms.items():
+        if "var" not in layer:
+            raise ValueError(
+                f"the layer {path!r} of batch_stats has {sorted(layer)}, expected "
+                "'mean' and 'var'; pass the statistics of batch norm layers"
+            )
+    merged = {
+        path: {name: value[-1] if stacked else value for name, value in layer.items()}
+        for path, layer in layers.items()
+    }
+    if norms:
+        mean, var = (_pack(norms, name, stacked) for name in ("mean", "var"))
+        total = _spread(counts, var)
+        moments = Moments(total, mean, jnp.zeros_like(mean), var * total)
+        merge = merge_stacked if stacked else reduce_moments
+        moments = merge(moments, axis_name)
+        _unpack(moments, [merged[path] for path in norms])
+    return replace_layers(batch_stats, merged)
 
 
-def _pool_layer(layer: dict[str, Array], counts: Array) -> dict[str, Array]:
-    if "var" not in layer:
+def _pack(layers: dict[str, dict[str, Array]], name: str, stacked: bool) -> Array:
+    """Returns the arrays called `name` of all layers as one, [K, N] or [N]."""
+    arrays = [jnp.asarray(layer[name]) for layer in layers.values()]
+    if not stacked:
+        return jnp.concatenate([array.reshape(-1) for array in arrays])
+    sizes = {path: layer[name].shape[:1] for path, layer in layers.items()}
+    if len(set(sizes.values())) > 1 or () in sizes.values():
         raise ValueError(
-            f"a layer of batch_stats has {sorted(layer)}, expected 'mean' and 'var'; "
-            "pass the statistics of batch norm layers"
+            f"the layers of batch_stats are stacked {sizes} times, expected all alike; "
+            "give every array a leading axis of replicas, or pass axis_name"
         )
-    mean, var = layer["mean"], layer["var"]
-    total = jnp.asarray(counts, var.dtype)
-    total = jnp.broadcast_to(total.reshape(-1, *(1,) * (var.ndim - 1)), var.shape)
-    merged = merge_moments(Moments(total, mean, jnp.zeros_like(mean), var * total))
-    pooled = {"mean": merged.mean.astype(mean.dtype), "var": merged.var}
-    rest = {key: value[-1] for key, value in layer.items()}
-    return {**rest, **pooled}
+    return jnp.concatenate([array.reshape(array.shape[0], -1) for array in arrays], 1)
+
+
+def _unpack(moments: Moments, layers: list[dict[str, Array]]) -> None:
+    """Puts the parts of `moments` [N] in place of what the layers hold."""
+    ends = list(itertools.accumulate(layer["mean"].size for layer in layers))
+    for name, merged in (("mean", moments.mean), ("var", moments.var)):
+        for part, layer in zip(jnp.split(merged, ends[:-1]), layers, strict=True):
+            old = layer[name]
+            part = part if jnp.iscomplexobj(old) else part.real
+            layer[name] = part.reshape(old.shape).astype(old.dtype)
+
+
+def _spread(counts: ArrayLike | None, like: Array) -> Array:
+    """Returns the counts, one a replica, for every channel."""
+    counts = jnp.asarray(1 if counts is None else counts, like.dtype)
+    return jnp.broadcast_to(counts.reshape(*counts.shape, 1), like.shape)

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxbn.data import Column, Dataset, Split, eval_indices, stream, to_float
 from jaxbn.models import create_model
-from jaxbn.population import pool_batch_stats
+from jaxbn.population import merge_batch_stats
 from jaxbn.training._config import TrainConfig
 from jaxbn.training._histograms import activations
 from jaxbn.training._metrics import averages
@@ -217,6 +217,6 @@ def score_test(
         for piece in pieces(parallel, train, train_rows)
     ]
     stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *measured)
-    precise = pool_batch_stats(stacked, jnp.ones(len(measured)))
+    precise = merge_batch_stats(stacked, jnp.ones(len(measured)))
     found |= score(arm.evaluate, precise, "_precise")
     return found | score(arm.evaluate_by_batch, state.batch_stats, "_batch")

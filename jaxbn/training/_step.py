@@ -16,7 +16,7 @@ from jax import lax
 
 from jaxbn.base import Array, AxisName
 from jaxbn.data import augment_crop_flip, gather, to_float
-from jaxbn.population import pool_batch_stats
+from jaxbn.population import merge_batch_stats
 from jaxbn.training._metrics import Metrics, add_metrics, measure, no_metrics
 from jaxbn.training._state import TrainState
 
@@ -177,7 +177,7 @@ def measure_population(
         return step + 1, updates["batch_stats"]
 
     _, stacked = lax.scan(body, jnp.zeros((), jnp.int32), rows)
-    return pool_batch_stats(stacked, jnp.ones(rows.shape[0]))
+    return merge_batch_stats(stacked, jnp.ones(rows.shape[0]))
 
 
 def prepare(job: Job, inputs: Array, key: Array | None) -> Array:

@@ -1,0 +1,59 @@
+"""Trees: where the layers are in a model's variables. The only traversal.
+
+A layer is what has a name and holds arrays under names of its own: the dict
+`{'mean', 'var'}` at 'block1/bn2' of Flax's `batch_stats`, the same part of an
+`nnx.State`, or of any other tree whose keys have names.
+"""
+
+from typing import Any
+
+from jax import tree_util
+
+from jaxbn.base import Array
+
+
+def find_layers(tree: Any) -> dict[str, dict[str, Array]]:
+    """Returns the arrays of each layer by the path of the layer, in order.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> stats = {'block': [{'bn': {'mean': jnp.zeros(2), 'var': jnp.ones(2)}}]}
+        >>> list(find_layers(stats)), list(find_layers(stats)['block/0/bn'])
+        (['block/0/bn'], ['mean', 'var'])
+    """
+    layers: dict[str, dict[str, Array]] = {}
+    for path, leaf in tree_util.tree_leaves_with_path(tree):
+        layer, name = _place(path)
+        layers.setdefault(layer, {})[name] = leaf
+    return layers
+
+
+def replace_layers(tree: Any, layers: dict[str, dict[str, Array]]) -> Any:
+    """Returns `tree` with all arrays taken from `layers`, made by `find_layers`."""
+
+    def take(path: tuple, _: Array) -> Array:
+        layer, name = _place(path)
+        return layers[layer][name]
+
+    return tree_util.tree_map_with_path(take, tree)
+
+
+def path_name(path: tuple) -> str:
+    """Returns a path of JAX as 'block1/bn2/mean'."""
+    return "/".join(_names(path))
+
+
+def _place(path: tuple) -> tuple[str, str]:
+    *layer, name = _names(path) or [""]
+    return "/".join(layer), name
+
+
+def _names(path: tuple) -> list[str]:
+    """Returns the names along `path`, without the last step into an nnx variable."""
+    names = []
+    for key in path:
+        for attribute in ("key", "name", "idx"):
+            if hasattr(key, attribute):
+                names.append(str(getattr(key, attribute)))
+                break
+    return names[:-1] if len(names) > 1 and names[-1] == "value" else names

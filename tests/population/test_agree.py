@@ -1,0 +1,44 @@
+"""Replicas that differ are found, and the first is named."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from jaxbn.population import assert_replicas_agree
+
+
+def test_equal_replicas_pass(mesh):
+    tree = {"bn": {"mean": jnp.array([[1.0, jnp.nan]] * 3)}}
+    assert_replicas_agree(tree, stacked=True)
+    everywhere = jax.device_put(tree, jax.sharding.NamedSharding(mesh, P()))
+    assert_replicas_agree(everywhere)
+    split = jax.device_put(
+        jnp.arange(8.0), jax.sharding.NamedSharding(mesh, P("devices"))
+    )
+    assert_replicas_agree({"split": split, "numpy": np.ones(2)})
+
+
+def test_what_untyped_shard_map_calls_replicated_is_found_out(mesh):
+    def local(x):
+        return {"a": {"mean": x.sum() * 0}, "b": {"var": x.sum(), "mean": x.sum() * 2}}
+
+    different = jax.shard_map(
+        local, mesh=mesh, in_specs=P("devices"), out_specs=P(), check_vma=False
+    )
+    tree = jax.jit(different)(jnp.arange(8.0))
+    assert tree["b"]["var"].is_fully_replicated
+    words = "b/mean differs between replicas 0 and 1, by up to 2"
+    with pytest.raises(AssertionError, match=words):
+        assert_replicas_agree(tree)
+
+
+def test_the_first_that_differs_is_named():
+    var = np.ones((4, 2))
+    var[2, 1] = 1.25
+    tree = {"a": {"mean": np.zeros((4, 2))}, "b": {"c": {"var": var}}}
+    with pytest.raises(AssertionError, match=r"b/c/var .* 0 and 2, by up to 0.25"):
+        assert_replicas_agree(tree, stacked=True)
+    with pytest.raises(ValueError, match="step is a scalar, expected a leading axis"):
+        assert_replicas_agree({"step": np.float32(0)}, stacked=True)
