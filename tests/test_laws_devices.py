@@ -1,4 +1,4 @@
-"""k devices equal one, under everything that names an axis: values, gradients, HLO.
+"""k devices equal one, under everything that names an axis: values and gradients.
 
 Eight devices hold a shard each; the oracle pools the shards of a group into one batch.
 
@@ -11,7 +11,6 @@ Taken outside, of a loss summed over devices, it is summed everywhere.
 """
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +19,9 @@ import oracle
 import pytest
 from catalog import PLAIN, Law, rows_claiming, start
 from jax.sharding import PartitionSpec as P
+from wrappers import MAPPED, spread
 
 DEVICES, SHAPE = 8, (8, 3, 2, 3)  # devices, then what one of them holds
-MESHES = ("pmap", "typed shard_map", "untyped shard_map")
-WRAPPERS = (*MESHES, "vmap")
 GROUPS = {
     "all": None,
     "2 x 4": [[0, 1, 2, 3], [4, 5, 6, 7]],
@@ -34,32 +32,6 @@ MASKS = {  # arrays all three, of one shape, so that they share a program
     "unequal": np.arange(6).reshape(3, 2, 1) <= np.arange(8).reshape(8, 1, 1, 1) % 6,
     "one empty": np.ones((8, 3, 2, 1), bool) & (np.arange(8) != 3).reshape(8, 1, 1, 1),
 }
-COLLECTIVE = re.compile(
-    r" (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(-start)?\("
-)
-
-
-def spread(f, wrapper, mesh, shards):
-    """Returns `f(shared, *shards)` compiled for eight devices, results stacked."""
-    in_axes = (None, *[0] * shards)
-    if wrapper == "pmap":
-        return jax.pmap(f, "devices", in_axes=in_axes)
-    if wrapper == "vmap":
-        return jax.jit(jax.vmap(f, in_axes, axis_name="devices"))
-
-    def local(shared, *shards):
-        out = f(shared, *[shard[0] for shard in shards])
-        return jax.tree.map(lambda value: value[None], out)
-
-    return jax.jit(
-        jax.shard_map(
-            local,
-            mesh=mesh,
-            in_specs=(P(), *[P("devices")] * shards),
-            out_specs=P("devices"),
-            check_vma=wrapper == "typed shard_map",
-        )
-    )
 
 
 def batch(dtype, location=0.0):
@@ -133,8 +105,7 @@ def check(row, wrapper, groups, mask, mesh, *, dtype, location, tolerance):
         )
 
 
-everywhere = pytest.mark.parametrize("wrapper", WRAPPERS)
-on_meshes = pytest.mark.parametrize("wrapper", MESHES)
+everywhere = pytest.mark.parametrize("wrapper", MAPPED)
 all_groups = pytest.mark.parametrize("groups", GROUPS)
 all_masks = pytest.mark.parametrize("mask", MASKS)
 
@@ -206,55 +177,3 @@ def test_statistics_of_all_devices_are_typed_as_equal_on_all(mesh):
     _, expected = PLAIN.expected(params, state, x.reshape(24, 2, 3), True)
     for key in state:
         oracle.assert_close(new[key], expected[key], 1e-6)
-
-
-def collectives(step, *arguments):
-    text = step.lower(*arguments).compile().as_text()
-    return [match[1] for match in COLLECTIVE.finditer(text)]
-
-
-@on_meshes
-@all_groups
-def test_one_collective_forward_and_one_backward(wrapper, groups, mesh):
-    norm, params, state = make(PLAIN, groups, "float32")
-    x, cotangent = batch("float32")
-
-    def forward(shared, x, train=True):
-        return norm.apply(*shared, x, train)
-
-    def train_step(shared, x, cotangent):
-        def loss(params, x):
-            y, new = forward((params, shared[1]), x)
-            return jnp.sum(y * cotangent), (y, new)
-
-        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(shared[0], x)
-
-    shared = params, state
-    evaluate = spread(functools.partial(forward, train=False), wrapper, mesh, 1)
-    assert collectives(evaluate, shared, x) == []
-    assert collectives(spread(forward, wrapper, mesh, 1), shared, x) == ["all-reduce"]
-    whole = spread(train_step, wrapper, mesh, 2)
-    assert collectives(whole, shared, x, cotangent) == ["all-reduce"] * 2
-
-    # The programs counted had no mask at all, and are right.
-    (_, (y, new)), grads = whole(shared, x, cotangent)
-    data, mask, members = (x, cotangent), MASKS["none"], GROUPS[groups]
-    check_values(PLAIN, params, state, x, members, mask, y, new, 2e-5)
-    summed = wrapper == "typed shard_map"
-    check_gradients(PLAIN, params, state, data, members, mask, grads, summed, 2e-5)
-
-
-@on_meshes
-def test_initialization_and_evaluation_cross_no_devices(wrapper, mesh):
-    """`axis_name=None` in the call overrides the factory, as a model's init needs."""
-    norm, params, state = make(PLAIN, "all", "float32")
-    x, _ = batch("float32")
-
-    def forward(shared, x):
-        return norm.apply(*shared, x, True, axis_name=None)
-
-    step = spread(forward, wrapper, mesh, 1)
-    assert collectives(step, (params, state), x) == []
-    y, _ = step((params, state), x)
-    expected, _ = PLAIN.expected(params, state, x[3], True)
-    oracle.assert_close(y[3], expected, 2e-5)

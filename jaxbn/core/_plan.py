@@ -159,7 +159,7 @@ def describe_groups(
     ghosts, groups = resolve_groups(size, num_examples, num_devices)
     together = num_devices if groups is None else len(groups[0])
     if ghosts > 1:
-        how = f"{ghosts} ghost batches in each device"
+        how = f"{ghosts} ghost batches" + " in each device" * (num_devices > 1)
     elif num_devices == 1:
         how = "the whole batch"
     elif groups is None:

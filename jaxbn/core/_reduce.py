@@ -61,7 +61,8 @@ def reduce_moments(
         group_of = jnp.array(group_indices(axis_index_groups, size))
         groups = 1 if axis_index_groups is None else len(axis_index_groups)
         if prefers_sums(size, groups, moments.shift.size * moments.shift.itemsize):
-            moments = _reduce_by_sums(moments, names, group_of[index], groups)
+            row = group_of[index] if groups > 1 else 0
+            moments = _reduce_by_sums(moments, names, row, groups)
             continue
         rows = unpack(sum_over(place(pack(moments), index, size), names), moments)
         if groups > 1:
@@ -81,7 +82,7 @@ def prefers_sums(devices: int, groups: int, bytes_a_field: int) -> bool:
 
 
 def _reduce_by_sums(
-    moments: Moments, names: tuple[str, ...], row: Array, rows: int
+    moments: Moments, names: tuple[str, ...], row: Array | int, rows: int
 ) -> Moments:
     """Returns what slots would, by the largest shift of a group, then three sums.
 
@@ -148,7 +149,7 @@ def device_axes(
     return steps
 
 
-def place(value: Array, row: Array, rows: int, rest: Array | int = 0) -> Array:
+def place(value: Array, row: Array | int, rows: int, rest: Array | int = 0) -> Array:
     """Returns an array of shape [rows, ...] with `value` in row `row`, else `rest`."""
     here = expand_to(jnp.arange(rows) == row, value[None])
     return jnp.where(here, value[None], jnp.asarray(rest, value.dtype))
