@@ -147,16 +147,19 @@ def to_float(
 
 
 def augment_crop_flip(
-    key: jax.Array, images: jax.Array, *, padding: int = 4
+    key: jax.Array, images: jax.Array, *, padding: int = 4, first: int | jax.Array = 0
 ) -> jax.Array:
     """Each image shifted by up to `padding` pixels and mirrored or not, by chance.
 
-    Zeros move in at the border: black before `to_float`, the mean colour after it.
+    Zeros move in at the border: black before `to_float`, the mean colour after it. What
+    happens to an image depends on the key and its place in the batch only, so that
+    devices which share a batch do what one device would.
 
     Args:
         key: a JAX key.
         images: [N, H, W, C].
         padding: the largest shift, in pixels.
+        first: the place of the first image in the batch of all devices.
 
     Returns:
         [N, H, W, C], the same dtype.
@@ -165,11 +168,13 @@ def augment_crop_flip(
         He et al., 2015. https://arxiv.org/abs/1512.03385, section 4.2
     """
     num, *size = images.shape
-    shift_key, flip_key = jax.random.split(key)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(num))
+    shift_keys, flip_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     margin = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    corners = jax.random.randint(shift_key, (num, 2), 0, 2 * padding + 1)
+    draw = jax.vmap(lambda key: jax.random.randint(key, (2,), 0, 2 * padding + 1))
+    corners = draw(shift_keys)
     corners = jnp.pad(corners, ((0, 0), (0, 1)))
     crop = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, at, size))
     cropped = crop(jnp.pad(images, margin), corners)
-    flip = jax.random.bernoulli(flip_key, 0.5, (num, 1, 1, 1))
-    return jnp.where(flip, cropped[:, :, ::-1], cropped)
+    flip = jax.vmap(jax.random.bernoulli)(flip_keys)
+    return jnp.where(flip[:, None, None, None], cropped[:, :, ::-1], cropped)

@@ -1,7 +1,7 @@
 """Batches of a set too large for the device, gathered ahead by a thread."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +16,7 @@ def stream(
     indices: Iterable[ArrayLike],
     *,
     prefetch: int = 2,
-    sharding: Any = None,
+    place: Callable[[Split], Split] = jax.device_put,
 ) -> Iterator[Split]:
     """Device batches of `split`, one for each row of `indices`, in order.
 
@@ -29,7 +29,8 @@ def stream(
         split: arrays, or the lazy columns of a set beyond `memory_limit`.
         indices: [steps, batch_size], as from `epoch_indices` or `eval_indices`.
         prefetch: batches in the making beside the one in use; 0 reads when asked.
-        sharding: where `jax.device_put` puts a batch; None is the default device.
+        place: puts a batch of NumPy arrays where it is used; on the default device if
+            not given.
 
     Raises:
         ValueError: if `prefetch` is negative.
@@ -44,7 +45,7 @@ def stream(
         raise ValueError(f"prefetch is {prefetch}; expected 0 or more")
 
     def fetch(rows: ArrayLike) -> Split:
-        return jax.device_put(read_rows(split, rows), sharding)
+        return place(read_rows(split, rows))
 
     return _run_ahead(fetch, indices, prefetch)
 

@@ -4,12 +4,13 @@
     summary = fit(TrainConfig(dataset='digits', num_epochs=5))
 
 `_config` says what can be chosen, `_state` and `_step` what happens on a device,
-`_parallel` how several share it, `_loop` in which order, the others what is kept.
+`_parallel` how several share it, `_processes` how several processes do, `_loop` in
+which order, `_run` from the flags to the exit code, the others what is kept.
 """
 
 from jaxbn.training._config import ConfigError as ConfigError
 from jaxbn.training._config import TrainConfig as TrainConfig
-from jaxbn.training._loop import fit as fit
+from jaxbn.training._run import fit as fit
 from jaxbn.training._run import run as run
 from jaxbn.training._signals import Interrupted as Interrupted
 from jaxbn.training._state import TrainState as TrainState

@@ -1,30 +1,29 @@
 """Arms: the same network, once with each normalization, and its compiled programs."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbn.data import Column, Dataset, Split, eval_indices, stream, to_float
+from jaxbn.data import Dataset, to_float
 from jaxbn.models import create_model
 from jaxbn.population import merge_batch_stats
 from jaxbn.training._config import TrainConfig
+from jaxbn.training._feed import kinds_of_data
 from jaxbn.training._histograms import activations
-from jaxbn.training._metrics import averages
 from jaxbn.training._norms import create_norm
 from jaxbn.training._optim import create_optimizer
 from jaxbn.training._parallel import (
+    AXIS,
     NUMBER,
+    OWN,
     REPLICATED,
     SPLIT,
     Parallel,
     distribute,
-    fetch,
-    replicate,
-    split,
 )
 from jaxbn.training._state import TrainState, create_state
 from jaxbn.training._step import (
@@ -46,6 +45,8 @@ class Arm(NamedTuple):
         evaluate: `evaluate` by running statistics, distributed.
         evaluate_by_batch: `evaluate` by those of each batch, distributed.
         measure: `measure_population`, distributed.
+        pool: running statistics of devices apart to those of all.
+        kinds: what each part of the training state is to `put` and `fetch`.
         probe: `(variables, x)` to the activations of each layer, on one device.
     """
 
@@ -55,6 +56,8 @@ class Arm(NamedTuple):
     evaluate: Callable[..., Any]
     evaluate_by_batch: Callable[..., Any]
     measure: Callable[..., Any]
+    pool: Callable[..., Any]
+    kinds: Any
     probe: Callable[..., Any]
 
 
@@ -76,7 +79,8 @@ def create_arm(
             name,
             momentum=bn_momentum,
             epsilon=config.bn_epsilon,
-            axis_name=parallel.axis_name,
+            axis_name=parallel.norm_axis,
+            normalization_batch_size=config.normalization_batch_size,
         )
         outputs, dtype = max(dataset.num_classes, 1), jnp.dtype(config.dtype)
         return create_model(config.model, outputs, norm, dtype=dtype)
@@ -91,29 +95,42 @@ def create_arm(
         label_smoothing=config.label_smoothing,
         augment=config.augment,
         axis_name=parallel.axis_name,
+        apart=parallel.apart,
     )
     few = to_float(dataset.train.inputs[:2], dataset.mean, dataset.std)
     state = create_state(job.model, job.optimizer, few, config.seed)
-    whole, batch = (REPLICATED,) * 3, (SPLIT, SPLIT)
+    kinds = state_kinds(parallel)
+    whole = REPLICATED, REPLICATED
+    train_data, test_data = map(kinds_of_data, (dataset.train, dataset.test))
     spread = functools.partial(distribute, parallel)
     of_job = functools.partial
+    taken, given = (kinds, REPLICATED, *train_data), (kinds, REPLICATED)
     if step_by_step(config, parallel):
-        kinds = (*whole, SPLIT, NUMBER)
-        step = spread(of_job(train_at, job), kinds, donate=(0, 1))
+        one = of_job(train_at, job)
+        step = spread(one, (*taken, NUMBER), given, donate=(0, 1))
         train = functools.partial(train_one_by_one, step)
     else:
-        kinds = (*whole, SPLIT, NUMBER, NUMBER)
-        train = spread(of_job(train_steps, job), kinds, donate=(0, 1))
+        steps_ = of_job(train_steps, job)
+        train = spread(steps_, (*taken, NUMBER, NUMBER), given, donate=(0, 1))
+    scored = (*whole, *test_data, SPLIT)
     arm = Arm(
         norm=name,
         job=job,
         train=train,
-        evaluate=spread(of_job(evaluate, job, False), (*whole, *batch)),
-        evaluate_by_batch=spread(of_job(evaluate, job, True), (*whole, *batch)),
-        measure=spread(of_job(measure_population, job), (*whole, SPLIT)),
+        evaluate=spread(of_job(evaluate, job, False), scored),
+        evaluate_by_batch=spread(of_job(evaluate, job, True), scored),
+        measure=spread(of_job(measure_population, job), (*whole, *train_data)),
+        pool=spread(of_job(merge_batch_stats, axis_name=AXIS), (OWN,)),
+        kinds=kinds,
         probe=jax.jit(of_job(activations, job.meter)),
     )
     return arm, state
+
+
+def state_kinds(parallel: Parallel) -> Any:
+    """Returns what each part of a `TrainState` is to `put` and `fetch`."""
+    kinds: Any = TrainState._make([REPLICATED] * len(TrainState._fields))
+    return kinds._replace(batch_stats=parallel.statistics)
 
 
 def step_by_step(config: TrainConfig, parallel: Parallel) -> bool:
@@ -136,87 +153,8 @@ def train_one_by_one(
     stop: np.ndarray,
 ) -> Any:
     """Does what `train_steps` does by calls of `step`; only compiles it for no step."""
-    if start == stop:
+    if start == stop and jax.process_count() == 1:
         step(*jax.tree.map(jnp.copy, (state, metrics)), data, rows, start)
     for i in range(int(start), int(stop)):
         state, metrics = step(state, metrics, data, rows, np.int32(i))
     return state, metrics
-
-
-class Examples(NamedTuple):
-    """A split as programs take it: on the device, or streamed if it is too large.
-
-    Attributes:
-        source: the split.
-        placed: the same with a copy on each device; None if it is streamed.
-        by_batch: whether programs get one batch at a time.
-    """
-
-    source: Split
-    placed: Split | None
-    by_batch: bool
-
-
-def place(parallel: Parallel, source: Split, by_batch: bool = False) -> Examples:
-    """Returns `source` on the devices, unless it is of those that stay on disk."""
-    if isinstance(source.inputs, Column):
-        return Examples(source, None, True)
-    return Examples(source, replicate(parallel, source), by_batch)
-
-
-def pieces(
-    parallel: Parallel, examples: Examples, rows: np.ndarray, *others: np.ndarray
-) -> Iterator[tuple[Any, ...]]:
-    """Yields `(data, rows, *others)` for programs: all at once, or batch by batch.
-
-    A streamed batch is a data set of its own, whose rows are 0, 1, 2 ...
-    """
-    if examples.placed is not None:
-        every = len(rows) if not examples.by_batch else 1
-        for i in range(0, len(rows), every):
-            parts = (split(parallel, part[i : i + every]) for part in (rows, *others))
-            yield examples.placed, *parts
-        return
-    own = np.arange(rows.shape[1], dtype=np.int32)[None]
-    for i, batch in enumerate(stream(examples.source, rows)):
-        rest = (split(parallel, other[i : i + 1]) for other in others)
-        yield replicate(parallel, batch), split(parallel, own), *rest
-
-
-def score_test(
-    arm: Arm,
-    parallel: Parallel,
-    state: TrainState,
-    train: Examples,
-    train_rows: np.ndarray,
-    test: Examples,
-) -> dict[str, float | None]:
-    """Returns loss and accuracy on the test split with each kind of statistics.
-
-    'test_loss' and 'test_accuracy' are with the running statistics, '..._precise' with
-    those measured on `train_rows` of the training split, '..._batch' with those of each
-    test batch.
-    """
-    batch_size = train_rows.shape[1]
-    rows, mask = eval_indices(len(test.source.labels), batch_size)
-
-    def score(program: Callable[..., Any], batch_stats: Any, suffix: str) -> dict:
-        sums = [
-            fetch(parallel, program(state.params, batch_stats, *piece))
-            for piece in pieces(parallel, test, rows, mask)
-        ]
-        total = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *sums)
-        values = averages(total, arm.job.task)
-        return {f"test_{name}{suffix}": value for name, value in values.items()}
-
-    found = score(arm.evaluate, state.batch_stats, "")
-    if not state.batch_stats:
-        return found
-    measured = [
-        arm.measure(state.params, state.batch_stats, *piece)
-        for piece in pieces(parallel, train, train_rows)
-    ]
-    stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *measured)
-    precise = merge_batch_stats(stacked, jnp.ones(len(measured)))
-    found |= score(arm.evaluate, precise, "_precise")
-    return found | score(arm.evaluate_by_batch, state.batch_stats, "_batch")

@@ -4,7 +4,11 @@ A checkpoint is a folder `checkpoints/step_00000123` written by orbax under anot
 name and renamed when complete. It holds the states of all arms, the sums of the epoch
 so far and a record of what has been reported, so that a resumed run also writes the
 files an uninterrupted one would have. Arrays are stored without any trace of how many
-devices had them.
+devices had them; where devices keep statistics of their own, the states hold the pooled
+ones, and those of each device lie beside them for a run that goes on with as many.
+
+Several processes call the functions here together, on a folder that all of them see;
+what is stored is that of the leading one.
 """
 
 import contextlib
@@ -17,8 +21,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
+
+from jaxbn.training._processes import Processes, share
 
 PREFIX = "step_"
 
@@ -31,14 +38,19 @@ class Checkpoint(NamedTuple):
         metrics: the training sums of the epoch so far for each arm.
         record: JSON: 'epoch' and 'position' of the next step, 'rows' and 'histograms'
             reported so far, 'best' (step and score).
+        replicas: 'batch_stats' of each device, [D, ...], for each arm; {} where all
+            share theirs.
     """
 
     states: dict[str, Any]
     metrics: dict[str, Any]
     record: dict[str, Any]
+    replicas: dict[str, Any]
 
 
-def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, keep: int) -> None:
+def save_checkpoint(
+    folder: Path, step: int, checkpoint: Checkpoint, keep: int, processes: Processes
+) -> None:
     """Writes `checkpoint` as that of `step`, and removes what is no longer needed.
 
     Args:
@@ -46,16 +58,21 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, keep: int) 
         step: how many steps were taken.
         checkpoint: what to store.
         keep: how many of the newest stay; the best, named in the record, does too.
+        processes: that call this.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{PREFIX}{step:08d}"
-    if path.exists():
+    if share(processes, np.array(path.exists())):
         return  # The same step of the same run: there is nothing new in it.
     arrays = {"states": checkpoint.states, "metrics": checkpoint.metrics}
     # As one array: orbax would store every number of a tree in an array of its own.
     text = json.dumps(checkpoint.record, allow_nan=False).encode()
     items = {"arrays": arrays, "record": {"json": np.frombuffer(text, np.uint8)}}
+    if checkpoint.replicas:
+        items["replicas"] = checkpoint.replicas
     ocp.save_checkpointables(str(path.absolute()), items)
+    if not processes.leads:
+        return
     best = checkpoint.record.get("best", {}).get("step")
     for old in stored_steps(folder)[:-keep]:
         if old != best:
@@ -70,7 +87,7 @@ def stored_steps(folder: Path) -> list[int]:
 
 
 def load_newest(
-    folder: Path, like: Checkpoint, warn: Callable[[str], None]
+    folder: Path, like: Checkpoint, warn: Callable[[str], None], processes: Processes
 ) -> Checkpoint | None:
     """Returns the newest checkpoint that can be read, or None.
 
@@ -78,14 +95,19 @@ def load_newest(
         folder: of all checkpoints of the run.
         like: gives the structure, shapes and dtypes of the arrays.
         warn: called with one line for each newer one that is damaged.
+        processes: that call this.
     """
-    for step in reversed(stored_steps(folder)):
+    steps = stored_steps(folder)
+    processes.meet("read")  # Before one of them sets a damaged one aside.
+    for step in reversed(steps):
         path = folder / f"{PREFIX}{step:08d}"
         found = read_checkpoint(path, like)
         if isinstance(found, Checkpoint):
             return found
-        warn(f"checkpoint {path} is damaged ({found}) and set aside")
-        path.rename(path.with_name(f"damaged_{path.name}"))
+        processes.meet("damaged")
+        if processes.leads:
+            warn(f"checkpoint {path} is damaged ({found}) and set aside")
+            path.rename(path.with_name(f"damaged_{path.name}"))
     return None
 
 
@@ -95,9 +117,12 @@ def read_checkpoint(path: Path, like: Checkpoint) -> Checkpoint | str:
     wanted = {"arrays": arrays, "record": None}
     with _silence():
         try:
+            if (path / "replicas").exists():
+                wanted["replicas"] = None
             items = ocp.load_checkpointables(str(path.absolute()), wanted)
-            text = np.asarray(items["record"]["json"]).tobytes()
-            return Checkpoint(**items["arrays"], record=json.loads(text))
+            record = json.loads(np.asarray(items["record"]["json"]).tobytes())
+            replicas = jax.tree.map(np.asarray, items.get("replicas", {}))
+            return Checkpoint(**items["arrays"], record=record, replicas=replicas)
         except Exception as error:  # orbax has no common class for a damaged file.
             return type(error).__name__
 

@@ -8,7 +8,10 @@ from jaxbn.models import model_names
 from jaxbn.training._norms import norm_names
 
 FREE_TO_CHANGE = frozenset(
-    {"workdir", "data_dir", "resume", "keep", "profile", "num_devices", "parallel"}
+    {
+        *("workdir", "data_dir", "resume", "keep", "profile", "num_devices"),
+        *("parallel", "coordinator_address", "num_processes", "process_id"),
+    }
 )
 """What a resumed run may change; everything else decides the numbers."""
 
@@ -54,6 +57,9 @@ class TrainConfig:
     """Weight of the uniform distribution in the target."""
     augment: bool = False
     """Random crops and flips of the training images."""
+    normalization_batch_size: int | None = None
+    """How many examples share a mean and a variance: from 1 (ghost batches in a device)
+    over a device's share to groups of devices; all of the batch by default."""
     bn_momentum: float = 0.9
     """The weight of the old value in the running statistics."""
     bn_epsilon: float = 1e-5
@@ -73,9 +79,16 @@ class TrainConfig:
     resume: bool = False
     """Go on from the newest checkpoint in workdir, bit for bit as if never stopped."""
     num_devices: int | None = None
-    """How many devices; all by default. A CPU is split into as many."""
+    """How many devices, in all processes; all by default. A CPU is split into them."""
     parallel: Literal["auto", "jit", "shard_map", "pmap"] = "auto"
     """How several devices share a batch; auto is jit for one device, pmap for more."""
+    coordinator_address: str | None = None
+    """HOST:PORT of process 0, where several processes train together; the three flags
+    are not needed on clusters that JAX knows (Slurm, Open MPI, Cloud TPU)."""
+    num_processes: int | None = None
+    """How many processes train together."""
+    process_id: int | None = None
+    """Which of them this one is, from 0."""
     profile: bool = False
     """Write a trace of the second epoch to workdir/profile."""
 
@@ -116,11 +129,26 @@ def check_config(config: TrainConfig) -> None:
             raise ConfigError(f"{name} is {value}, expected a number from 0 to 1")
     if config.learning_rate <= 0:
         raise ConfigError(f"learning_rate is {config.learning_rate}, expected > 0")
+    address, count = config.coordinator_address, config.num_processes
+    index = config.process_id
+    if (address, count, index) == (None,) * 3:
+        return
+    if address is None or count is None or index is None:
+        raise ConfigError(
+            "coordinator_address, num_processes and process_id are "
+            f"{address}, {count}, {index}, expected all three or none"
+        )
+    if index >= count:
+        raise ConfigError(
+            f"process_id is {index}, expected less than num_processes, {count}; they "
+            "count from 0"
+        )
 
 
 _COUNTS = ("batch_size", "num_epochs", "eval_every", "checkpoint_every", "keep")
 _COUNTS += ("precise_num_samples", "num_devices", "train_limit", "test_limit")
-_RATES = ("weight_decay", "warmup_epochs", "bn_epsilon")
+_COUNTS += ("normalization_batch_size", "num_processes")
+_RATES = ("weight_decay", "warmup_epochs", "bn_epsilon", "process_id")
 
 
 def _check_name(what: str, name: Any, known: tuple[str, ...]) -> None:

@@ -20,10 +20,14 @@ Row = dict[str, Any]
 
 
 class Console:
-    """Writes to standard output, and warnings to standard error."""
+    """Writes to standard output, and warnings to standard error.
 
-    def __init__(self) -> None:
-        self.out = rich.console.Console(highlight=False, soft_wrap=True)
+    Args:
+        quiet: whether to write nothing but warnings.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.out = rich.console.Console(highlight=False, soft_wrap=True, quiet=quiet)
         self.bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(),
@@ -32,7 +36,7 @@ class Console:
             rich.progress.TextColumn("{task.fields[memory]}"),
             console=self.out,
             transient=True,
-            disable=not self.out.is_terminal,
+            disable=quiet or not self.out.is_terminal,
         )
         self.task = self.bar.add_task("training", speed="", memory="")
 
@@ -113,8 +117,8 @@ def number(value: float | None, form: str) -> str:
 
 
 def memory_in_use(parallel: Parallel) -> str:
-    """Returns the peak memory: of the first device, or of the process on a CPU."""
-    statistics = parallel.devices[0].memory_stats() or {}
+    """Returns the peak memory: of a device of this process, or of it all on a CPU."""
+    statistics = parallel.devices[parallel.local[0]].memory_stats() or {}
     peak = statistics.get("peak_bytes_in_use")
     if peak is None:
         unit = 1 if sys.platform == "darwin" else 1024

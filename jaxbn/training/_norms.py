@@ -12,7 +12,12 @@ def norm_names() -> tuple[str, ...]:
 
 
 def create_norm(
-    name: str, *, momentum: float, epsilon: float, axis_name: AxisName | None
+    name: str,
+    *,
+    momentum: float,
+    epsilon: float,
+    axis_name: AxisName | None,
+    normalization_batch_size: int | None,
 ) -> Norm | None:
     """Returns the normalization called `name`, None for 'none'.
 
@@ -21,8 +26,15 @@ def create_norm(
         momentum: the weight of the old running value.
         epsilon: added to the variance.
         axis_name: the axis of the devices that share a batch, or None.
+        normalization_batch_size: how many examples are normalized together; None for
+            all of them.
     """
     factory = _NORMS[name]
     if factory is None:
         return None
-    return factory(momentum=momentum, epsilon=epsilon, axis_name=axis_name)
+    return factory(
+        momentum=momentum,
+        epsilon=epsilon,
+        axis_name=axis_name,
+        normalization_batch_size=normalization_batch_size,
+    )

@@ -1,21 +1,76 @@
 """A run as a command: every end has a code, and every failure one line."""
 
 import sys
+from pathlib import Path
+from typing import Any
 
-from jaxbn.data import DatasetUnavailable
-from jaxbn.training._config import ConfigError, TrainConfig
-from jaxbn.training._loop import fit
-from jaxbn.training._signals import Interrupted
+import jax
+
+from jaxbn.data import DatasetUnavailable, load
+from jaxbn.training._config import ConfigError, TrainConfig, check_config
+from jaxbn.training._lifeline import leave
+from jaxbn.training._loop import Run
+from jaxbn.training._parallel import start_parallel
+from jaxbn.training._processes import share_text, start_processes
+from jaxbn.training._signals import Interrupted, stop_on_signals
+from jaxbn.training._workdir import open_workdir
 
 DONE, FAILED, BAD_FLAGS, INTERRUPTED = 0, 1, 2, 130
+
+
+def fit(config: TrainConfig) -> dict[str, Any]:
+    """Trains as `config` says and returns what `summary.json` holds.
+
+    In a process that does not lead others the summary is {}.
+
+    Raises:
+        ConfigError: if the configuration cannot be run.
+        DatasetUnavailable: if the data set cannot be had.
+        Interrupted: if a signal ended the run, after everything was saved.
+    """
+    check_config(config)
+    processes = start_processes(config)
+    parallel = start_parallel(config)
+    dataset = load(
+        config.dataset,
+        data_dir=config.data_dir,
+        train_limit=config.train_limit,
+        test_limit=config.test_limit,
+        seed=config.seed,
+    )
+    num_train = len(dataset.train.labels)
+    if num_train < config.batch_size:
+        raise ConfigError(
+            f"batch_size is {config.batch_size}, but {config.dataset} has {num_train} "
+            "training examples; pass a smaller --batch_size"
+        )
+    mine = str(open_workdir(config)) if processes.leads else ""
+    workdir = Path(share_text(processes, mine))
+    run = Run(config, processes, parallel, dataset, workdir)
+    run.restore()
+    with stop_on_signals() as stop:
+        try:
+            summary = run.train(stop)
+        finally:
+            run.report.close()
+    processes.end()
+    return summary
 
 
 def run(config: TrainConfig) -> int:
     """Trains as `config` says and returns the exit code of the process.
 
     0 done; 1 a failure that one line on standard error explains; 2 flags that cannot
-    be run; 130 interrupted, after saving.
+    be run; 130 interrupted, after saving. Of several processes one that fails does not
+    return but leaves, so that the others see it go.
     """
+    code = _run(config)
+    if code != DONE and _several_processes():
+        leave(code)
+    return code
+
+
+def _run(config: TrainConfig) -> int:
     try:
         fit(config)
     except ConfigError as error:
@@ -26,7 +81,15 @@ def run(config: TrainConfig) -> int:
         return _say("interrupted at once; the last checkpoint is whole", INTERRUPTED)
     except (DatasetUnavailable, OSError, ValueError) as error:
         return _say(error, FAILED)
+    except Exception as error:
+        if not _several_processes():
+            raise
+        return _say(f"{type(error).__name__}: {error}", FAILED)
     return DONE
+
+
+def _several_processes() -> bool:
+    return jax.process_count() > 1
 
 
 def _say(error: object, code: int) -> int:

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
@@ -52,3 +53,18 @@ def create_state(
         opt_state=optimizer.init(params),
         key=jax.random.key_data(key),
     )
+
+
+def own_copies(batch_stats: Any, replicas: Any | None, devices: int) -> Any:
+    """Returns statistics for each device, [D, ...].
+
+    Args:
+        batch_stats: pooled ones, which all start from.
+        replicas: those of as many devices, to go on with, or of another number, which
+            only their pool is a match for; or None.
+        devices: D.
+    """
+    leaves = jax.tree.leaves(replicas)
+    if leaves and leaves[0].shape[0] == devices:
+        return replicas
+    return jax.tree.map(lambda x: np.stack([np.asarray(x)] * devices), batch_stats)

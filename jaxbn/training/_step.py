@@ -34,6 +34,7 @@ class Job(NamedTuple):
         label_smoothing: of the training loss.
         augment: whether training images are cropped and flipped at random.
         axis_name: the axis of the devices that share a batch, or None.
+        apart: whether devices keep running statistics of their own.
     """
 
     model: nn.Module
@@ -45,6 +46,7 @@ class Job(NamedTuple):
     label_smoothing: float
     augment: bool
     axis_name: AxisName | None
+    apart: bool = False
 
 
 def train_steps(
@@ -52,7 +54,7 @@ def train_steps(
     state: TrainState,
     metrics: Metrics,
     data: Any,
-    rows: Array,
+    rows: Array | None,
     start: Array,
     stop: Array,
 ) -> tuple[TrainState, Metrics]:
@@ -65,7 +67,8 @@ def train_steps(
         state: before the first of the steps.
         metrics: sums so far, to which those of the steps are added.
         data: the `Split` of all training examples, on the device.
-        rows: [steps, B] which examples each batch of the epoch has.
+        rows: [steps, B] which examples each batch of the epoch has; None where `data`
+            is one batch.
         start: [] the first batch.
         stop: [] the one after the last.
     """
@@ -81,11 +84,12 @@ def train_at(
     state: TrainState,
     metrics: Metrics,
     data: Any,
-    rows: Array,
+    rows: Array | None,
     at: Array,
 ) -> tuple[TrainState, Metrics]:
     """Returns state and metrics after the batch `at` of an epoch; see `train_steps`."""
-    state, sums = train_step(job, state, gather(data, rows[at]))
+    batch = data if rows is None else gather(data, rows[at])
+    state, sums = train_step(job, state, batch)
     return state, add_metrics(metrics, sums)
 
 
@@ -97,7 +101,7 @@ def train_step(job: Job, state: TrainState, batch: Any) -> tuple[TrainState, Met
     the rest across.
     """
     inputs, labels = batch
-    x = prepare(job, inputs, step_key(job, state))
+    x = prepare(job, inputs, jax.random.fold_in(random_key(state), state.step))
     everyone = jnp.ones(x.shape[0], bool)
     num = x.shape[0] * (lax.psum(1, job.axis_name) if job.axis_name else 1)
 
@@ -121,7 +125,7 @@ def evaluate(
     params: Any,
     batch_stats: Any,
     data: Any,
-    rows: Array,
+    rows: Array | None,
     mask: Array,
 ) -> Metrics:
     """Returns the sums over the examples that `mask` counts.
@@ -133,14 +137,14 @@ def evaluate(
         params: of the model.
         batch_stats: that normalize.
         data: the set to evaluate, on the device.
-        rows: [steps, B].
+        rows: [steps, B], or None where `data` is one batch.
         mask: [steps, B] bool, false for padding.
     """
     variables = variables_of(params, batch_stats)
 
-    def body(metrics: Metrics, batch: tuple[Array, Array]) -> tuple[Metrics, None]:
+    def body(metrics: Metrics, batch: tuple[Any, Array]) -> tuple[Metrics, None]:
         rows, mask = batch
-        inputs, labels = gather(data, rows)
+        inputs, labels = data if rows is None else gather(data, rows)
         x = prepare(job, inputs, None)
         outputs, _ = job.model.apply(
             variables, x, by_batch, mask, mutable=["batch_stats"]
@@ -153,45 +157,49 @@ def evaluate(
 
 
 def measure_population(
-    job: Job, params: Any, batch_stats: Any, data: Any, rows: Array
+    job: Job, params: Any, batch_stats: Any, data: Any, rows: Array | None
 ) -> Any:
     """Returns the precise statistics of a fixed model over the batches `rows`.
 
     Each batch is normalized by itself, as in training; the statistics of all are then
-    pooled. The inputs are those of training, augmented if those were.
+    pooled, over devices too. The inputs are those of training, augmented if those were.
 
     Args:
         job: what is fixed.
         params: of the model.
         batch_stats: of the model; their values do not matter.
         data: the training set, on the device.
-        rows: [steps, B].
+        rows: [steps, B], or None where `data` is one batch.
     """
     variables = variables_of(params, batch_stats)
 
-    def body(step: Array, rows: Array) -> tuple[Array, Any]:
+    def body(step: Array, rows: Array | None) -> tuple[Array, Any]:
         key = jax.random.fold_in(jax.random.key(0), step) if job.augment else None
-        inputs, _ = gather(data, rows)
+        inputs, _ = data if rows is None else gather(data, rows)
         x = prepare(job, inputs, key)
         _, updates = job.meter.apply(variables, x, True, mutable=["batch_stats"])
         return step + 1, updates["batch_stats"]
 
-    _, stacked = lax.scan(body, jnp.zeros((), jnp.int32), rows)
-    return merge_batch_stats(stacked, jnp.ones(rows.shape[0]))
+    steps = 1 if rows is None else rows.shape[0]
+    _, stacked = lax.scan(body, jnp.zeros((), jnp.int32), rows, length=steps)
+    pooled = merge_batch_stats(stacked)
+    if job.axis_name and job.apart:
+        pooled = merge_batch_stats(pooled, axis_name=job.axis_name)
+    return pooled
 
 
 def prepare(job: Job, inputs: Array, key: Array | None) -> Array:
     """Returns the inputs standardized, and augmented if there is a `key` for it."""
     x = to_float(inputs, job.mean, job.std)
-    return augment_crop_flip(key, x) if job.augment and key is not None else x
+    if not job.augment or key is None:
+        return x
+    device = lax.axis_index(job.axis_name) if job.axis_name else 0
+    return augment_crop_flip(key, x, first=device * x.shape[0])
 
 
-def step_key(job: Job, state: TrainState) -> Array:
-    """Returns the random key of this step on this device."""
-    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    if job.axis_name is None:
-        return key
-    return jax.random.fold_in(key, lax.axis_index(job.axis_name))
+def random_key(state: TrainState) -> Array:
+    """Returns the random key of the run."""
+    return jax.random.wrap_key_data(state.key)
 
 
 def sum_over_devices(job: Job, tree: Any) -> Any:

@@ -155,7 +155,9 @@ def test_sharded_batches():
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
     indices = np.arange(len(devices) * 2)[None]
     source = Records(len(devices) * 2)
-    (batch,) = stream(lazy(source), indices, sharding=sharding)
+    (batch,) = stream(
+        lazy(source), indices, place=lambda rows: jax.device_put(rows, sharding)
+    )
     assert batch.inputs.sharding == sharding
     np.testing.assert_array_equal(batch.inputs[:, 0, 0, 0], indices[0])
 

@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 
 from jaxbn.data import eval_indices, load
-from jaxbn.training import ConfigError, TrainConfig, fit
-from jaxbn.training._arms import create_arm, place, score_test
+from jaxbn.training import ConfigError, Interrupted, TrainConfig, fit
+from jaxbn.training._arms import create_arm
 from jaxbn.training._config import check_config, differences
+from jaxbn.training._feed import place
 from jaxbn.training._histograms import histogram
+from jaxbn.training._loop import Run
 from jaxbn.training._metrics import Metrics, averages, measure
 from jaxbn.training._optim import create_optimizer, create_schedule, is_weight
-from jaxbn.training._parallel import replicate, start_parallel
+from jaxbn.training._parallel import fetch, put, start_parallel
+from jaxbn.training._processes import Processes, split_cpu
 from jaxbn.training._records import as_csv
+from jaxbn.training._score import population_of, score_test
 from jaxbn.training._workdir import open_workdir
 
 # orbax leaves event loops and coroutines behind.
@@ -30,30 +34,131 @@ def rows_of(workdir):
 
 
 def curve(tmp_path, **options):
+    """Returns the numbers of each epoch, and the names of their columns."""
     config = dataclasses.replace(TINY, workdir=str(tmp_path), norm="batch", **options)
     fit(config)
     rows = rows_of(tmp_path)
     keys = [k for k in rows[0] if k.startswith(("train_", "test_"))]
-    return np.array([[row[key] for key in keys] for row in rows])
+    return np.array([[row[key] for key in keys] for row in rows]), keys
 
 
-def test_all_ways_to_share_a_batch_give_the_same_curve(tmp_path):
-    alone = curve(tmp_path / "alone")
-    for mode in ("jit", "shard_map", "pmap"):
-        many = curve(tmp_path / mode, num_devices=4, parallel=mode)
-        np.testing.assert_allclose(many, alone, rtol=2e-4, atol=2e-5, err_msg=mode)
+@pytest.mark.parametrize(
+    ("size", "together"),
+    [
+        (None, "32 normalized together (all 4 devices)"),
+        (16, "16 normalized together (groups of 2 devices)"),
+        (8, "8 normalized together (each device)"),
+        (4, "4 normalized together (2 ghost batches in each device)"),
+    ],
+)
+def test_all_ways_to_share_a_batch_give_the_same_curve(
+    size, together, tmp_path, capsys
+):
+    options = {"normalization_batch_size": size}
+    alone, keys = curve(tmp_path / "alone", **options)
+    # Devices apart average their own statistics, which are pooled when they are used.
+    apart = size is not None
+    same = [i for i, k in enumerate(keys) if not apart or not k.startswith("test_")]
+    same += [i for i, k in enumerate(keys) if k.endswith(("_precise", "_batch"))]
+    first = None
+    for mode in ("jit", "shard_map", "pmap") if size in (None, 8) else ("jit", "pmap"):
+        many, _ = curve(tmp_path / mode, num_devices=4, parallel=mode, **options)
+        assert together in capsys.readouterr().out
+        tolerances = {"rtol": 3e-4, "atol": 3e-5, "err_msg": mode}
+        np.testing.assert_allclose(many[:, same], alone[:, same], **tolerances)
+        first = many if first is None else first
+        np.testing.assert_allclose(many, first, **tolerances)
+
+
+def test_augmentation_does_not_depend_on_the_devices(tmp_path):
+    options = {"augment": True, "num_epochs": 1}
+    alone, _ = curve(tmp_path / "alone", **options)
+    many, _ = curve(tmp_path / "many", num_devices=4, parallel="pmap", **options)
+    np.testing.assert_allclose(many, alone, rtol=3e-4, atol=3e-5)
+
+
+def arrays_of(run):
+    """Returns what is trained and the pooled statistics of a restored run."""
+    state = run.states["batch"]
+    stats = population_of(run.arms["batch"], run.parallel, state)
+    parts = {"params": state.params, "opt": state.opt_state, "stats": stats}
+    return fetch(run.parallel, parts)
+
+
+@pytest.mark.parametrize("size", [None, 4])
+def test_a_checkpoint_goes_to_any_number_of_devices_bit_for_bit(size, tmp_path):
+    config = dataclasses.replace(
+        TINY,
+        workdir=str(tmp_path),
+        norm="batch",
+        num_epochs=1,
+        num_devices=4,
+        normalization_batch_size=size,
+    )
+    fit(config)
+    found = []
+    for devices, mode in ((4, "pmap"), (2, "shard_map"), (8, "jit"), (1, "jit")):
+        config = dataclasses.replace(
+            config, num_devices=devices, parallel=mode, resume=True
+        )
+        parallel, dataset = start_parallel(config), load("digits", train_limit=128)
+        run = Run(config, Processes(), parallel, dataset, tmp_path)
+        run.restore()
+        run.report.close()
+        assert run.epoch == 1
+        found.append(arrays_of(run))
+    for others in found[1:]:
+        for ours, theirs in zip(*map(jax.tree.leaves, (found[0], others)), strict=True):
+            if size is None or ours.shape != theirs.shape:
+                np.testing.assert_array_equal(theirs, ours)
+            else:  # A pool of equal statistics is rounded once more.
+                np.testing.assert_allclose(theirs, ours, rtol=3e-7, atol=1e-7)
+
+
+def test_devices_apart_go_on_with_their_own_statistics(tmp_path):
+    """Resumed in the middle, bit for bit, though a checkpoint holds pooled ones."""
+    options = {"num_devices": 4, "normalization_batch_size": 8}
+    curve(tmp_path / "whole", **options)
+    config = dataclasses.replace(
+        TINY, workdir=str(tmp_path / "w"), norm="batch", **options
+    )
+    with pytest.raises(Interrupted):
+        stop_after_one_epoch(config)
+    fit(dataclasses.replace(config, resume=True))
+    rows, expected = rows_of(tmp_path / "w"), rows_of(tmp_path / "whole")
+    assert rows == expected
+
+
+def stop_after_one_epoch(config):
+    """Ends a run as a signal in its second epoch would."""
+    parallel = start_parallel(config)
+    dataset = load("digits", train_limit=128, test_limit=50)
+    run = Run(config, Processes(), parallel, dataset, open_workdir(config))
+    run.restore()
+
+    class Later:
+        def __bool__(self):
+            return run.epoch == 1
+
+    try:
+        run.train(Later())
+    finally:
+        run.report.close()
 
 
 def test_chunks_do_not_change_a_bit(tmp_path, monkeypatch):
-    whole = curve(tmp_path / "whole")
+    whole, _ = curve(tmp_path / "whole")
     monkeypatch.setattr("jaxbn.training._loop.CHUNK_SECONDS", 0.0)  # one step each
-    np.testing.assert_array_equal(curve(tmp_path / "steps"), whole)
+    np.testing.assert_array_equal(curve(tmp_path / "steps")[0], whole)
 
 
-def test_streaming_from_disk_equals_memory(tmp_path, monkeypatch):
-    whole = curve(tmp_path / "memory")
-    monkeypatch.setattr("jaxbn.training._arms.Column", np.ndarray)  # all of it lazy
-    np.testing.assert_allclose(curve(tmp_path / "stream"), whole, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("mode", ["jit", "shard_map", "pmap"])
+def test_streaming_from_disk_equals_memory(mode, tmp_path, monkeypatch):
+    whole, _ = curve(tmp_path / "memory")
+    monkeypatch.setattr("jaxbn.training._feed.Column", np.ndarray)  # all of it lazy
+    devices = 1 if mode == "jit" else 2
+    stream, _ = curve(tmp_path / "stream", num_devices=devices, parallel=mode)
+    np.testing.assert_allclose(stream, whole, rtol=3e-5, atol=1e-6)
 
 
 def test_default_job_reaches_97_percent_with_batch_norm(tmp_path, capsys):
@@ -86,7 +191,7 @@ def test_evaluation_counts_every_example_once_whatever_the_batch():
         rows = np.arange(batch_size)[None]
         train = place(parallel, dataset.train)
         test = place(parallel, dataset.test)
-        state = replicate(parallel, state)
+        state = put(parallel, state)
         scores.append(score_test(arm, parallel, state, train, rows, test))
     for found in scores[1:]:
         assert found["test_accuracy"] == scores[0]["test_accuracy"]
@@ -163,6 +268,8 @@ def test_schedules():
         ("batch_size", 0, "batch_size is 0, expected 1 or more"),
         ("bn_momentum", 1.5, "bn_momentum is 1.5, expected a number from 0 to 1"),
         ("learning_rate", 0.0, "learning_rate is 0.0, expected > 0"),
+        ("process_id", 1, "are None, None, 1, expected all three or none"),
+        ("normalization_batch_size", 0, "normalization_batch_size is 0, expected 1"),
         ("weight_decay", -1.0, "weight_decay is -1.0, expected 0 or more"),
     ],
 )
@@ -181,6 +288,23 @@ def test_a_batch_larger_than_the_set_is_refused(tmp_path):
 def test_more_devices_than_there_are_is_refused():
     with pytest.raises(ConfigError, match="num_devices is 64, but there are 8 cpu"):
         start_parallel(dataclasses.replace(TINY, num_devices=64, batch_size=64))
+
+
+def test_a_normalization_batch_that_devices_cannot_form_is_refused():
+    config = dataclasses.replace(TINY, num_devices=4, normalization_batch_size=12)
+    words = "size is 12 for a batch of 32 on 4 devices, expected one of [1, 2, 4, 8, 16"
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        start_parallel(config)
+
+
+def test_processes_count_from_zero():
+    together = {"coordinator_address": "127.0.0.1:1", "num_processes": 2}
+    config = dataclasses.replace(TINY, process_id=2, **together)
+    with pytest.raises(ConfigError, match="process_id is 2, expected less than num_"):
+        check_config(config)
+    config = dataclasses.replace(TINY, process_id=1, num_devices=3, **together)
+    with pytest.raises(ConfigError, match="num_devices is 3, expected a multiple of"):
+        split_cpu(config)
 
 
 def test_resume_needs_a_workdir():

@@ -1,0 +1,88 @@
+"""Scores: how an arm does on the test split, with each kind of statistics."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxbn.data import Dataset, eval_indices, to_float
+from jaxbn.population import assert_replicas_agree, merge_batch_stats
+from jaxbn.training._arms import Arm
+from jaxbn.training._feed import Examples, pieces
+from jaxbn.training._histograms import histograms_of
+from jaxbn.training._metrics import averages
+from jaxbn.training._parallel import Parallel, fetch, put
+from jaxbn.training._state import TrainState
+from jaxbn.training._step import variables_of
+
+PROBES = 256
+"""Test examples whose activations are drawn."""
+
+
+def population_of(arm: Arm, parallel: Parallel, state: TrainState) -> Any:
+    """Returns the running statistics that serve on all devices.
+
+    Those of devices apart are pooled; those that all share are checked to be the same.
+
+    Raises:
+        AssertionError: if they are not, naming the layer.
+    """
+    if not state.batch_stats:
+        return {}
+    if parallel.apart:
+        return arm.pool(state.batch_stats)
+    stacked = parallel.mode == "pmap"
+    if not (stacked and jax.process_count() > 1):
+        assert_replicas_agree(state.batch_stats, stacked=stacked)
+    return state.batch_stats
+
+
+def score_test(
+    arm: Arm,
+    parallel: Parallel,
+    state: TrainState,
+    train: Examples,
+    train_rows: np.ndarray,
+    test: Examples,
+) -> dict[str, float | None]:
+    """Returns loss and accuracy on the test split with each kind of statistics.
+
+    'test_loss' and 'test_accuracy' are with the running statistics, '..._precise' with
+    those measured on `train_rows` of the training split, '..._batch' with those of each
+    test batch.
+    """
+    batch_size = train_rows.shape[1]
+    rows, mask = eval_indices(len(test.source.labels), batch_size)
+
+    population = population_of(arm, parallel, state)
+
+    def score(program: Callable[..., Any], batch_stats: Any, suffix: str) -> dict:
+        sums = [
+            fetch(parallel, program(state.params, batch_stats, *piece))
+            for piece in pieces(parallel, test, rows, mask)
+        ]
+        total = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *sums)
+        values = averages(total, arm.job.task)
+        return {f"test_{name}{suffix}": value for name, value in values.items()}
+
+    found = score(arm.evaluate, population, "")
+    if not population:
+        return found
+    measured = [
+        fetch(parallel, arm.measure(state.params, population, *piece))
+        for piece in pieces(parallel, train, train_rows)
+    ]
+    precise = merge_batch_stats(jax.tree.map(lambda *parts: np.stack(parts), *measured))
+    found |= score(arm.evaluate, put(parallel, precise), "_precise")
+    return found | score(arm.evaluate_by_batch, population, "_batch")
+
+
+def histograms(
+    arm: Arm, parallel: Parallel, state: TrainState, dataset: Dataset
+) -> dict[str, Any]:
+    """Returns histograms of the activations on a few test examples."""
+    population = population_of(arm, parallel, state)
+    variables = variables_of(*fetch(parallel, (state.params, population)))
+    probes = to_float(dataset.test.inputs[:PROBES], arm.job.mean, arm.job.std)
+    return histograms_of(arm.probe(variables, probes))
