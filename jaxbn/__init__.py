@@ -16,6 +16,10 @@ from jaxbn.core import bn_init as bn_init
 from jaxbn.core import merge_moments as merge_moments
 from jaxbn.core import normalize as normalize
 from jaxbn.core import reduce_moments as reduce_moments
+from jaxbn.core import resolve_groups as resolve_groups
 from jaxbn.core import update_running as update_running
+from jaxbn.variants import shuffle as shuffle
+from jaxbn.variants import shuffled as shuffled
+from jaxbn.variants import unshuffle as unshuffle
 
 __version__ = "0.1.0"

@@ -10,7 +10,7 @@ import pytest
 import jaxbn
 
 ROOMS = ["jaxbn", "jaxbn.core", "jaxbn.data", "jaxbn.models", "jaxbn.population"]
-ROOMS += ["jaxbn.training", "jaxbn.linen", "jaxbn.nnx"]
+ROOMS += ["jaxbn.training", "jaxbn.linen", "jaxbn.nnx", "jaxbn.variants", "jaxbn.tree"]
 
 
 def public(room):
@@ -23,7 +23,8 @@ def public(room):
 
 EVERYTHING = [item for room in ROOMS for item in public(room)]
 FUNCTIONS = [p for p in EVERYTHING if inspect.isfunction(p.values[0])]
-FACE = [p for p in FUNCTIONS if p.id.startswith(("jaxbn.core", "jaxbn.population"))]
+ARITHMETIC = ("jaxbn.core", "jaxbn.population", "jaxbn.variants")
+FACE = [p for p in FUNCTIONS if p.id.startswith(ARITHMETIC)]
 
 
 @pytest.mark.parametrize("item", EVERYTHING)
@@ -35,10 +36,13 @@ def test_has_a_docstring_of_its_own(item):
 @pytest.mark.parametrize("function", FACE)
 def test_arithmetic_is_documented_in_full(function):
     doc, signature = inspect.getdoc(function), inspect.signature(function)
-    assert doc.startswith("Returns ")
     if function.__name__ in ("feature_axes", "feature_shape"):
         return
-    assert "Returns:" in doc
+    if function.__name__.startswith("assert_"):
+        assert doc.startswith("Raises unless ")
+    else:
+        assert doc.startswith("Returns ")
+        assert "Returns:" in doc
     assert "Example:" in doc or "devices" in doc
     for name, parameter in signature.parameters.items():
         label = f"**{name}" if parameter.kind is parameter.VAR_KEYWORD else name

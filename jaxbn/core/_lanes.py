@@ -136,13 +136,29 @@ def merge_stacked(moments: Moments, axis_name: AxisName | None = None) -> Moment
 
     Args:
         moments: as `merge_moments` takes them.
-        axis_name: of the mesh in context, along which the replicas lie: then one
-            all-gather brings them together. None if they lie anywhere.
+        axis_name: of the mesh in context, along which the replicas lie on devices: then
+            one all-gather brings them together. None if they lie anywhere.
+
+    Returns:
+        Moments, each field [C].
     """
     plan = Plan(spread=axis_names(axis_name))
     return merge_moments(gather_lanes(moments, plan))
 
 
 def stacks_along(axis_name: AxisName) -> bool:
-    """Returns whether replicas along `axis_name` are stacked here, as under jit."""
-    return not all(map(is_bound, axis_names(axis_name)))
+    """Returns whether replicas along `axis_name` are stacked here.
+
+    Args:
+        axis_name: an axis (or several) of devices.
+
+    Returns:
+        False where functions run once a device, True under jit, where one array holds
+        what all of them have.
+
+    Raises:
+        ValueError: if there is no such axis.
+    """
+    unbound = tuple(n for n in axis_names(axis_name) if not is_bound(n))
+    mesh_size(unbound)  # Refuses a name that is not of the mesh either.
+    return bool(unbound)

@@ -151,6 +151,17 @@ def describe_groups(
 ) -> str:
     """Returns in words what `resolve_groups` chose.
 
+    Args:
+        normalization_batch_size: as there.
+        num_examples: as there.
+        num_devices: as there.
+
+    Returns:
+        A line for people.
+
+    Raises:
+        ValueError: as there.
+
     Example:
         >>> describe_groups(16, 64, 8)
         '16 normalized together (groups of 2 devices)'

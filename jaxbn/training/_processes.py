@@ -60,19 +60,20 @@ def start_processes(config: TrainConfig) -> Processes:
         ConfigError: if the processes do not find each other, or cannot share the
             devices asked for.
     """
-    split_cpu(config)
+    count = config.num_processes or num_tasks()
+    split_cpu(config, count)
     if config.num_processes is not None:
-        connect(config.coordinator_address, config.num_processes, config.process_id)
-    elif on_cluster():
+        connect(config.coordinator_address, count, config.process_id)
+    elif count > 1:
         connect()
     if jax.process_count() == 1:
         return Processes()
     return Processes(jax.process_index(), jax.process_count(), tie(config))
 
 
-def split_cpu(config: TrainConfig) -> None:
-    """Splits the CPU into as many devices as this process is to have."""
-    asked, processes = config.num_devices, config.num_processes or 1
+def split_cpu(config: TrainConfig, processes: int) -> None:
+    """Splits the CPU into as many devices as each of the processes is to have."""
+    asked = config.num_devices
     if asked is None:
         return
     if asked % processes:
@@ -86,12 +87,12 @@ def split_cpu(config: TrainConfig) -> None:
             jax.config.update("jax_num_cpu_devices", asked // processes)
 
 
-def on_cluster() -> bool:
-    """Returns whether a launcher that JAX knows has started several processes."""
+def num_tasks() -> int:
+    """Returns how many processes a launcher that JAX knows has started; 1 without."""
     names = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-    tasks = [os.environ.get(name, "1") for name in names]
+    tasks = [os.environ.get(name, "") for name in names]
     hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
-    return any(task.isdigit() and int(task) > 1 for task in tasks) or len(hosts) > 1
+    return max(len(hosts), *(int(task) for task in tasks if task.isdigit()), 1)
 
 
 def connect(*where: Any) -> None:

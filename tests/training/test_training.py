@@ -304,7 +304,7 @@ def test_processes_count_from_zero():
         check_config(config)
     config = dataclasses.replace(TINY, process_id=1, num_devices=3, **together)
     with pytest.raises(ConfigError, match="num_devices is 3, expected a multiple of"):
-        split_cpu(config)
+        split_cpu(config, 2)
 
 
 def test_resume_needs_a_workdir():

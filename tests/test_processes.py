@@ -1,0 +1,159 @@
+"""Several processes, as a user starts them on one machine: curves, losses, resumes.
+
+Two processes of two CPU devices each, over loopback.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxbn.training._checkpoint import stored_steps
+
+ROOT = Path(__file__).parents[1]
+FLAGS = ("--workdir=w", "--norm=batch", "--train_limit=320", "--test_limit=100")
+SECONDS_TO_NOTICE = 20
+"""Two minutes are allowed; a loss shows in well under a second."""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(flags, folder, environment=None):
+    command = [sys.executable, str(ROOT / "train.py"), *FLAGS, *flags]
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_two(flags, folder):
+    where = (f"--coordinator_address=127.0.0.1:{free_port()}", "--num_processes=2")
+    flags = (*flags, *where, "--num_devices=4")
+    return [start((*flags, f"--process_id={i}"), folder) for i in (0, 1)]
+
+
+def finish(processes, timeout=180):
+    """Returns (code, out, err) of each; none outlives the test."""
+    try:
+        found = []
+        for process in processes:
+            out, err = process.communicate(timeout=timeout)
+            found.append((process.returncode, out, err))
+        return found
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def rows_of(folder):
+    text = (folder / "w" / "metrics.jsonl").read_text()
+    return list(map(json.loads, text.splitlines()))
+
+
+def numbers(rows):
+    return np.array([[v for k, v in row.items() if k != "norm"] for row in rows])
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """One process, one device, four epochs."""
+    folder = tmp_path_factory.mktemp("alone")
+    ((code, _, err),) = finish([start(("--num_epochs=4", "--num_devices=1"), folder)])
+    assert code == 0, err
+    return rows_of(folder)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """Two processes, two devices each, four epochs."""
+    folder = tmp_path_factory.mktemp("together")
+    first, second = finish(start_two(("--num_epochs=4",), folder))
+    assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+    return rows_of(folder), first[1], second[1]
+
+
+def test_two_processes_have_the_curve_of_one(alone, together):
+    rows, out, quiet = together
+    assert "4 x cpu (cpu) of 2 processes, pmap; batch 32 global, 8 local" in out
+    assert "epoch" not in quiet
+    np.testing.assert_allclose(numbers(rows), numbers(alone), rtol=3e-4, atol=3e-5)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_killed_process_is_named_and_the_run_goes_on(lost, together, tmp_path):
+    flags = ("--num_epochs=4",)
+    processes = start_two(flags, tmp_path)
+    folder = tmp_path / "w" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not stored_steps(folder) and time.monotonic() < deadline:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.02)
+    processes[lost].send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    survivor = processes[1 - lost]
+    try:
+        _, err = survivor.communicate(timeout=SECONDS_TO_NOTICE)
+    finally:
+        finish(processes)
+    assert time.monotonic() - killed < SECONDS_TO_NOTICE
+    words = f"process {lost} of 2 was lost; process {1 - lost} ends too"
+    assert words in err, err
+    assert survivor.returncode == 1
+    ends = finish(start_two((*flags, "--resume"), tmp_path))
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert "resuming after step" in ends[0][1]
+    assert rows_of(tmp_path) == together[0]
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
+    """Two begin with ghost batches in each device; asked to stop; one goes on."""
+    flags = ("--num_epochs=40", "--normalization_batch_size=4", "--eval_every=40")
+    processes = start_two(flags, tmp_path)
+    timing = tmp_path / "w" / "timing.jsonl"
+    deadline = time.monotonic() + 120
+    while not timing.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    processes[1].send_signal(signal.SIGTERM)  # One is asked, both stop.
+    ends = finish(processes)
+    assert [code for code, _, _ in ends] == [130, 130], ends
+    assert "saved; go on with --resume --workdir=w" in ends[0][2]
+    last = start((*flags, "--resume", "--num_devices=2"), tmp_path)
+    ((code, out, err),) = finish([last])
+    assert code == 0, err
+    assert "resuming after step" in out
+    assert rows_of(tmp_path)[-1]["epoch"] == 40
+
+
+def test_a_cluster_that_jax_knows_needs_no_flags(tmp_path):
+    """As Slurm starts two tasks on this machine."""
+    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost"}
+    job |= {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}
+    flags = ("--num_epochs=1", "--num_devices=2", "--parallel=jit")
+    processes = [
+        start(flags, tmp_path, {**job, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)})
+        for i in (0, 1)
+    ]
+    ends = finish(processes)
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert "2 x cpu (cpu) of 2 processes, jit" in ends[0][1]
+
+
+def test_bad_flags_end_all_processes(tmp_path):
+    ends = finish(start_two(("--num_epochs=1", "--batch_size=30"), tmp_path), 60)
+    assert ends[0][0] == 2 or ends[1][0] == 2, ends
+    assert "expected a multiple of the 4 devices" in ends[0][2] + ends[1][2]
