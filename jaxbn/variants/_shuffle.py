@@ -78,7 +78,7 @@ def unshuffle(x: Tree, key: Array, *, axis_name: AxisName | None = None) -> Tree
         x: a tree of arrays [b, ...]; need not be the one shuffled, an encoder may have
             made others of its examples.
         key: the key that shuffled.
-        axis_name: the axis (or several) along which it was shuffled.
+        axis_name: the axis (or several) along which devices traded examples.
 
     Returns:
         A tree like `x`, of the same shapes.
