@@ -171,9 +171,9 @@ class BatchNorm(Layer):
     scale_init: Initializer = nn.initializers.ones
     axis_name: AxisName | None = None
     axis_index_groups: AxisIndexGroups | None = None
-    normalization_batch_size: int | None = None
     use_fast_variance: bool = True
     force_float32_reductions: bool = True
+    normalization_batch_size: int | None = None
     unbiased: bool = False
     debias: bool = False
     skip_nonfinite: bool = True

@@ -11,7 +11,7 @@ PAGES = Sybil(parsers=[PythonCodeBlockParser(), SkipParser()])
 
 
 def examples():
-    for page in ("README.md", "CONTRIBUTING.md"):
+    for page in ("README.md", "CONTRIBUTING.md", "docs/devices.md"):
         for example in PAGES.parse(ROOT / page):
             yield pytest.param(example, id=f"{page}:{example.line}")
 

@@ -6,21 +6,16 @@ that of the mesh in context.
 """
 
 import contextlib
-import math
-import re
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxbn.diagnostics import find_collectives
+
 MESHES = ("pmap", "typed shard_map", "untyped shard_map")
 MAPPED = (*MESHES, "vmap")
 JITS = ("jit", "explicit jit")
-_COLLECTIVE = re.compile(
-    r"= (\(?\w+\[.*?) "
-    r"(all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(-start)?\("
-)
-_BITS = {"f32": 32, "f64": 64, "bf16": 16, "s32": 32, "u32": 32, "pred": 8}
 
 
 def spread(f, wrapper, mesh, shards):
@@ -95,12 +90,5 @@ def collectives(step, *arguments):
 
 def traffic(step, *arguments):
     """Returns (name, bytes of the result) of each collective in the compiled `step`."""
-    text = step.lower(*arguments).compile().as_text()
-    return [(name, _bytes(shape)) for shape, name, _ in _COLLECTIVE.findall(text)]
-
-
-def _bytes(shape):
-    arrays = re.findall(r"(\w+)\[([\d,]*)\]", shape)
-    sizes = (math.prod(map(int, filter(None, dims.split(",")))) for _, dims in arrays)
-    kinds = (_BITS[kind] // 8 for kind, _ in arrays)
-    return sum(size * kind for size, kind in zip(sizes, kinds, strict=True))
+    found = find_collectives(step.lower(*arguments).compile())
+    return [tuple(collective) for collective in found]

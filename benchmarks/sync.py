@@ -1,0 +1,133 @@
+"""What synchronizing costs: time, collectives and bytes, beside flax.linen.BatchNorm.
+
+    python -m benchmarks.sync [--json FILE]
+
+Virtual devices of a CPU share its cores, so the times say how the arithmetic and the
+calls compare, not how a network would do; collectives and bytes are those of any
+machine. `benchmarks/README.md` has the figures.
+"""
+
+import argparse
+import json
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+import jaxbn.linen
+from jaxbn.core._reduce import SWITCH_BYTES, prefers_sums
+from jaxbn.diagnostics import find_collectives
+
+SHAPE = (16, 16, 16, 64)
+LAYERS = {
+    "jaxbn": jaxbn.linen.BatchNorm,
+    "flax": nn.BatchNorm,
+    "flax, exact variance": lambda **options: nn.BatchNorm(
+        use_fast_variance=False, **options
+    ),
+}
+REPEATS, INNER = 15, 8
+
+
+def step_of(make, devices):
+    """Returns a compiled forward and backward of `INNER` layers, and its arguments."""
+    layer = make(use_running_average=False, axis_name="devices", momentum=0.9)
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("devices",))
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(devices * SHAPE[0], *SHAPE[1:])).astype(np.float32)
+    local = make(use_running_average=False, momentum=0.9)
+    variables = local.init(jax.random.key(0), jnp.ones((2, SHAPE[-1])))
+
+    def loss(params, x, stats):
+        for _ in range(INNER):
+            both = {"params": params, "batch_stats": stats}
+            x, new = layer.apply(both, x, mutable=["batch_stats"])
+            stats = new["batch_stats"]
+        return jnp.sum(x * x * x), stats
+
+    def local_step(params, stats, x):
+        grads, new = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x, stats)
+        return jax.lax.psum(grads[0], "devices"), grads[1], new
+
+    mapped = jax.shard_map(
+        local_step,
+        mesh=mesh,
+        in_specs=(P(), P(), P("devices")),
+        out_specs=(P(), P("devices"), P()),
+        check_vma=False,
+    )
+    arguments = (
+        variables["params"],
+        variables["batch_stats"],
+        jax.device_put(x, jax.NamedSharding(mesh, P("devices"))),
+    )
+    return jax.jit(mapped).lower(*arguments).compile(), arguments
+
+
+def measure(devices):
+    """Returns milliseconds a layer (median, minimum) and collectives, by layer."""
+    steps = {name: step_of(make, devices) for name, make in LAYERS.items()}
+    times = {name: [] for name in LAYERS}
+    for _ in range(REPEATS):
+        for name, (step, arguments) in steps.items():  # In turn, so noise is shared.
+            began = time.perf_counter()
+            jax.block_until_ready(step(*arguments))
+            times[name].append(1e3 * (time.perf_counter() - began) / INNER)
+    found = {}
+    for name, (step, _) in steps.items():
+        sent = find_collectives(step)
+        found[name] = {
+            "median_ms": statistics.median(times[name]),
+            "min_ms": min(times[name]),
+            # One more sums the gradients of the parameters, as any training does.
+            "collectives_a_layer": (len(sent) - 1) / INNER if devices > 1 else 0,
+            "bytes_a_layer": sum(c.num_bytes for c in sent) / INNER,
+        }
+    return found
+
+
+def moved(devices, channels):
+    """Returns the bytes a device sends in a ring, by slots and by sums, float32."""
+    ring = 2 * (devices - 1) / devices
+    return ring * 4 * devices * channels * 4, ring * 4 * channels * 4
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", help="where to write the figures")
+    arguments = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", 8)
+    timed = {devices: measure(devices) for devices in (1, 2, 4, 8)}
+    print(f"forward and backward of a layer, {SHAPE} a device, float32, CPU")
+    print("| devices | layer | ms, median (min) | ratio | collectives | bytes |")
+    print("|---|---|---|---|---|---|")
+    for devices, found in timed.items():
+        base = found["flax"]["median_ms"]
+        for name, row in found.items():
+            print(
+                f"| {devices} | {name} | {row['median_ms']:.2f} ({row['min_ms']:.2f}) "
+                f"| {row['median_ms'] / base:.2f} | {row['collectives_a_layer']:.3g} "
+                f"| {row['bytes_a_layer']:,.0f} |"
+            )
+    print(f"\nforward, bytes sent by a device; sums from {SWITCH_BYTES:,} saved on")
+    print("| devices | channels | slots | sums | chosen |")
+    print("|---|---|---|---|---|")
+    table = []
+    for devices in (8, 16, 32, 64, 128, 256):
+        for channels in (64, 256, 2048):
+            slots, sums = moved(devices, channels)
+            chosen = "sums" if prefers_sums(devices, 1, channels * 4) else "slots"
+            table.append((devices, channels, slots, sums, chosen))
+            print(f"| {devices} | {channels} | {slots:,.0f} | {sums:,.0f} | {chosen} |")
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump({"timed": timed, "moved": table}, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,330 @@
+"""Statistics of each device, of groups, of all, and of all over unequal shares.
+
+The same network is trained on the same global batches of 4 examples a device; only
+what is normalized together differs: each device's 4, two devices', half of them, all;
+and all again with the examples of each batch dealt out unequally (1 to 7 a device,
+the rest of the array masked).
+
+Claims.
+1. Where the examples of a synchronized batch lie makes no difference: the training
+   losses of the first 20 steps agree to 1e-3 with equal and with unequal shares, and
+   no test error differs by more than 1 point (rounding grows with the steps).
+2. Small normalization batches cost accuracy at test time (Wu and Johnson 2021, figure
+   5): the test error with per-device statistics is larger than with those of all.
+3. Per-device running statistics have to be pooled: evaluating with those of the first
+   device is worse than with the pooled ones.
+2 and 3 hold if the 95 % interval of the paired difference lies above 0.
+
+    python -m jaxbn.experiments sync_and_local --workdir=W \
+        --dataset=fashion_mnist --data_dir=DIR
+
+MEASURED
+"""
+
+import functools
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from jaxbn.core import batch_norm
+from jaxbn.data import Dataset, epoch_indices, gather, load, to_float
+from jaxbn.experiments._harness import Result, Settings, Verdict, greater
+from jaxbn.models import create_model
+from jaxbn.population import merge_batch_stats
+from jaxbn.training import ConfigError, TrainConfig
+from jaxbn.training._parallel import (
+    OWN,
+    REPLICATED,
+    SPLIT,
+    Parallel,
+    distribute,
+    fetch,
+    put,
+    start_parallel,
+)
+from jaxbn.training._processes import start_processes
+from jaxbn.training._state import own_copies
+
+SHARE = 4
+"""Examples of a device, where all have as many."""
+EARLY = 20
+"""Steps whose losses claim 1 compares."""
+
+
+class Size(NamedTuple):
+    """How much is run.
+
+    Attributes:
+        train: examples to train on.
+        test: examples to test on.
+        epochs: passes over them.
+        model: its name.
+        options: of the model.
+        learning_rate: the peak of the cosine.
+    """
+
+    train: int | None
+    test: int | None
+    epochs: int
+    model: str
+    options: dict[str, Any]
+    learning_rate: float
+
+
+SIZES = {
+    "smoke": Size(320, 100, 1, "mlp", {"hidden": (32,)}, 0.1),
+    "small": Size(5_000, 5_000, 8, "mlp", {"hidden": (128,) * 3}, 0.05),
+    "full": Size(None, None, 30, "resnet20", {}, 0.05),
+}
+
+
+class Arm(NamedTuple):
+    """A choice of what is normalized together.
+
+    Attributes:
+        name: in words.
+        size: examples normalized together.
+        options: of the norm.
+        shares: examples a device.
+    """
+
+    name: str
+    size: int
+    options: dict[str, Any]
+    shares: tuple[int, ...]
+
+
+def arms_of(devices: int) -> list[Arm]:
+    """Returns the arms for so many devices."""
+    equal, batch = (SHARE,) * devices, SHARE * devices
+    sizes = {SHARE: "each device", 2 * SHARE: "pairs of devices", batch // 2: "halves"}
+    arms = [
+        Arm(name, size, {"normalization_batch_size": size}, equal)
+        for size, name in sizes.items()
+        if size < batch and batch % size == 0
+    ]
+    arms.append(Arm("all", batch, {}, equal))
+    return [*arms, Arm("all, unequal shares", batch, {}, unequal_shares(devices))]
+
+
+def unequal_shares(devices: int) -> tuple[int, ...]:
+    """Returns shares from 1 to 7 examples, 4 on average.
+
+    Example:
+        >>> unequal_shares(8)
+        (1, 2, 3, 4, 4, 5, 6, 7)
+    """
+    away = [3 - i % 4 for i in range(devices // 2)]
+    return (*(SHARE - a for a in away), *(SHARE + a for a in away[::-1]))
+
+
+def deal(rows: np.ndarray, shares: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns rows [steps, B] as devices get them, and what of it counts.
+
+    Args:
+        rows: of each batch.
+        shares: of each device; they sum to B.
+
+    Returns:
+        Two arrays [steps, devices * most]; a share shorter than the longest is filled
+        with its batch's first row and masked.
+    """
+    most, ends = max(shares), np.cumsum(shares)
+    parts, masks = [], []
+    for end, share in zip(ends, shares, strict=True):
+        part = np.repeat(rows[:, :1], most, axis=1)
+        part[:, :share] = rows[:, end - share : end]
+        parts.append(part)
+        masks.append(np.broadcast_to(np.arange(most) < share, part.shape))
+    return np.concatenate(parts, 1), np.concatenate(masks, 1)
+
+
+def run(settings: Settings) -> Result:
+    """Runs the experiment; see the top of the file."""
+    began = time.perf_counter()
+    start_processes(TrainConfig(num_devices=settings.num_devices or 8))
+    many = settings.num_devices or len(jax.devices())
+    if many < 4 or many % 2:
+        raise ConfigError(
+            f"num_devices is {many}, expected an even number from 4 on; with fewer "
+            "accelerators set JAX_PLATFORMS=cpu, which is split into eight"
+        )
+    config = TrainConfig(
+        num_devices=many, batch_size=SHARE * many, parallel=settings.parallel
+    )
+    parallel = start_parallel(config)._replace(apart=True)
+    size = SIZES[settings.size]
+    limits = {"train_limit": size.train, "test_limit": size.test}
+    dataset = load(settings.dataset, data_dir=settings.data_dir, **limits)
+    found = {
+        arm.name: run_arm(arm, size, parallel, dataset, settings.seeds)
+        for arm in arms_of(many)
+    }
+    columns = ("normalized together", "examples", "train loss", "test error, pooled %")
+    columns += ("test error, first device's statistics %",)
+    rows = [
+        (arm.name, arm.size, *(found[arm.name][key] for key in NUMBERS))
+        for arm in arms_of(many)
+    ]
+    return Result(
+        columns,
+        rows,
+        verdicts(found),
+        functools.partial(draw, found),
+        found,
+        time.perf_counter() - began,
+    )
+
+
+NUMBERS = ("loss", "pooled", "first")
+
+
+def verdicts(found: dict[str, dict[str, Any]]) -> list[Verdict]:
+    """Returns whether the claims held."""
+    local, whole = found["each device"], found["all"]
+    moved = found["all, unequal shares"]
+    early = np.abs(np.subtract(whole["losses"], moved["losses"])[:, :EARLY]).max()
+    late = np.abs(np.subtract(whole["pooled"], moved["pooled"])).max()
+    return [
+        Verdict(
+            "where the examples of a synchronized batch lie makes no difference",
+            bool(early < 1e-3 and late <= 1),
+            f"losses of {EARLY} steps differ by {early:.0e}, test errors by {late:.2f}",
+        ),
+        greater(
+            "the test error is larger with the statistics of each device than of all",
+            local["pooled"],
+            whole["pooled"],
+        ),
+        greater(
+            "the first device's running statistics are worse than the pooled ones",
+            local["first"],
+            local["pooled"],
+        ),
+    ]
+
+
+def run_arm(
+    arm: Arm, size: Size, parallel: Parallel, dataset: Dataset, seeds: int
+) -> dict[str, Any]:
+    """Returns the numbers of an arm, a list over seeds each."""
+    norm = batch_norm(momentum=0.9, axis_name=parallel.norm_axis, **arm.options)
+    model = create_model(size.model, dataset.num_classes, norm, **size.options)
+    batch = sum(arm.shares)
+    num = len(dataset.train.labels)
+    schedule = optax.cosine_decay_schedule(
+        size.learning_rate, size.epochs * (num // batch)
+    )
+    optimizer = optax.sgd(schedule, momentum=0.9, nesterov=True)
+    kinds = REPLICATED, OWN, REPLICATED
+    epoch = distribute(
+        parallel,
+        functools.partial(train_epoch, model, optimizer, dataset, parallel, batch),
+        (*kinds, REPLICATED, SPLIT, SPLIT),
+        (*kinds, REPLICATED),
+    )
+    data = put(parallel, dataset.train)
+    found: dict[str, Any] = {"loss": [], "pooled": [], "first": [], "losses": []}
+    for seed in range(seeds):
+        few = to_float(dataset.train.inputs[:2], dataset.mean, dataset.std)
+        variables = jax.jit(model.init, static_argnums=2)(
+            jax.random.key(seed), few, False
+        )
+        params = variables["params"]
+        stats = own_copies(variables["batch_stats"], None, len(parallel.devices))
+        state = (params, stats, optimizer.init(params))
+        state = put(parallel, state, kinds)
+        losses = []
+        for i in range(size.epochs):
+            dealt = deal(epoch_indices(seed, num, batch, i), arm.shares)
+            *state, loss = epoch(*state, data, *put(parallel, dealt, SPLIT))
+            losses += fetch(parallel, loss).tolist()
+        params, stats = fetch(parallel, tuple(state[:2]), (REPLICATED, OWN))
+        pooled = merge_batch_stats(stats, np.array(arm.shares))
+        first = jax.tree.map(lambda a: a[0], stats)
+        found["loss"].append(float(np.mean(losses[-(num // batch) :])))
+        found["losses"].append(losses)
+        found["pooled"].append(error(model, params, pooled, dataset))
+        found["first"].append(error(model, params, first, dataset))
+    return found
+
+
+def train_epoch(
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    dataset: Dataset,
+    parallel: Parallel,
+    batch: int,
+    params: Any,
+    stats: Any,
+    opt_state: Any,
+    data: Any,
+    rows: jax.Array,
+    mask: jax.Array,
+) -> tuple[Any, Any, Any, jax.Array]:
+    """Returns the state after an epoch, and the loss of each of its steps."""
+    axis = parallel.axis_name
+
+    def step(state: tuple, row: tuple) -> tuple[tuple, jax.Array]:
+        params, stats, opt_state = state
+        rows, mask = row
+        inputs, labels = gather(data, rows)
+        x = to_float(inputs, dataset.mean, dataset.std)
+
+        def loss(params: Any) -> tuple[jax.Array, Any]:
+            variables = {"params": params, "batch_stats": stats}
+            logits, new = model.apply(variables, x, True, mask, mutable=["batch_stats"])
+            each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return jnp.sum(jnp.where(mask, each, 0)) / batch, new["batch_stats"]
+
+        (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        if axis is not None:
+            value, grads = lax.psum((value, grads), axis)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), stats, opt_state), value
+
+    state, losses = lax.scan(step, (params, stats, opt_state), (rows, mask))
+    return *state, losses
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(model: Any, params: Any, stats: Any, x: jax.Array) -> jax.Array:
+    logits = model.apply({"params": params, "batch_stats": stats}, x, False)
+    return jnp.argmax(logits, -1)
+
+
+def error(model: Any, params: Any, stats: Any, dataset: Dataset) -> float:
+    """Returns the test error in percent."""
+    wrong, test = 0, dataset.test
+    for i in range(0, len(test.labels), 1000):
+        x = to_float(test.inputs[i : i + 1000], dataset.mean, dataset.std)
+        predicted = np.asarray(_predict(model, params, stats, x))
+        wrong += int((predicted != test.labels[i : i + 1000]).sum())
+    return 100 * wrong / len(test.labels)
+
+
+def draw(found: dict[str, dict[str, Any]], figure: Any) -> None:
+    """Draws the training losses, and the test errors as bars."""
+    left, right = figure.subplots(1, 2)
+    for name, numbers in found.items():
+        losses = np.mean(numbers["losses"], 0)
+        window = max(len(losses) // 60, 1)
+        smooth = losses[: len(losses) // window * window].reshape(-1, window).mean(1)
+        style = "--" if "unequal" in name else "-"
+        left.plot(np.arange(len(smooth)) * window, smooth, style, label=name)
+    left.set(xlabel="step", ylabel="training loss", yscale="log")
+    left.legend(fontsize=8)
+    places = np.arange(len(found))
+    labels = {"pooled": "pooled statistics", "first": "those of the first device"}
+    for shift, (key, label) in zip((-0.2, 0.2), labels.items(), strict=True):
+        values = [found[name][key] for name in found]
+        means, spreads = np.mean(values, 1), np.std(values, 1)
+        right.bar(places + shift, means, 0.4, yerr=spreads, capsize=3, label=label)
+    right.set_xticks(places, [name.replace(", ", ",\n") for name in found], fontsize=8)
+    right.set_ylabel("test error, %")
+    right.legend(fontsize=8)
