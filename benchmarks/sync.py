@@ -84,8 +84,8 @@ def measure(devices):
         found[name] = {
             "median_ms": statistics.median(times[name]),
             "min_ms": min(times[name]),
-            # One more sums the gradients of the parameters, as any training does.
-            "collectives_a_layer": (len(sent) - 1) / INNER if devices > 1 else 0,
+            # The sum of the parameters' gradients travels with one of them.
+            "collectives_a_layer": len(sent) / INNER if devices > 1 else 0,
             "bytes_a_layer": sum(c.num_bytes for c in sent) / INNER,
         }
     return found

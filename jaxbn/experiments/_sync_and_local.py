@@ -13,12 +13,29 @@ Claims.
    5): the test error with per-device statistics is larger than with those of all.
 3. Per-device running statistics have to be pooled: evaluating with those of the first
    device is worse than with the pooled ones.
-2 and 3 hold if the 95 % interval of the paired difference lies above 0.
+4. The same where devices see different data: each batch sorted by class before it is
+   dealt, as shards of a sorted file would be.
+2, 3 and 4 hold if the 95 % interval of the paired difference lies above 0.
 
     python -m jaxbn.experiments sync_and_local --workdir=W \
         --dataset=fashion_mnist --data_dir=DIR
 
-MEASURED
+Measured on two x86-64 cores split into eight devices (jax 0.10.2, November 2026), the
+first 5,000 training and test images of Fashion-MNIST, an MLP of 3 x 128, 8 epochs of
+156 batches of 32, 5 seeds, 156 s; mean and standard deviation over seeds, test error in
+percent with pooled running statistics and with those of the first device:
+
+    each device (4)            18.6 +- 0.5     18.7 +- 0.6
+    pairs of devices (8)       15.4 +- 0.3     15.3 +- 0.2
+    halves (16)                14.7 +- 0.1     14.7 +- 0.1
+    all (32)                   14.6 +- 0.4     14.6 +- 0.4
+    all, unequal shares (32)   14.5 +- 0.4     14.5 +- 0.4
+    each device, by class (4)  51.8 +- 2.2     66.7 +- 3.2
+
+1 held (losses of 20 steps within 5e-7, test errors within 0.36); 2 held (difference
+3.9 +- 0.5, the interval); 3 was not reproduced (0.1 +- 0.2): where examples are dealt
+at random any device's statistics are as good as all of them; 4 held (14.8 +- 2.8).
+Claim 4 was added after 3 had failed, and its criterion fixed before it was run.
 """
 
 import functools
@@ -91,12 +108,14 @@ class Arm(NamedTuple):
         size: examples normalized together.
         options: of the norm.
         shares: examples a device.
+        by_class: whether a batch is sorted by class before it is dealt.
     """
 
     name: str
     size: int
     options: dict[str, Any]
     shares: tuple[int, ...]
+    by_class: bool = False
 
 
 def arms_of(devices: int) -> list[Arm]:
@@ -109,7 +128,9 @@ def arms_of(devices: int) -> list[Arm]:
         if size < batch and batch % size == 0
     ]
     arms.append(Arm("all", batch, {}, equal))
-    return [*arms, Arm("all, unequal shares", batch, {}, unequal_shares(devices))]
+    arms.append(Arm("all, unequal shares", batch, {}, unequal_shares(devices)))
+    options = {"normalization_batch_size": SHARE}
+    return [*arms, Arm("each device, by class", SHARE, options, equal, by_class=True)]
 
 
 def unequal_shares(devices: int) -> tuple[int, ...]:
@@ -187,7 +208,7 @@ NUMBERS = ("loss", "pooled", "first")
 def verdicts(found: dict[str, dict[str, Any]]) -> list[Verdict]:
     """Returns whether the claims held."""
     local, whole = found["each device"], found["all"]
-    moved = found["all, unequal shares"]
+    moved, sorted_ = found["all, unequal shares"], found["each device, by class"]
     early = np.abs(np.subtract(whole["losses"], moved["losses"])[:, :EARLY]).max()
     late = np.abs(np.subtract(whole["pooled"], moved["pooled"])).max()
     return [
@@ -205,6 +226,11 @@ def verdicts(found: dict[str, dict[str, Any]]) -> list[Verdict]:
             "the first device's running statistics are worse than the pooled ones",
             local["first"],
             local["pooled"],
+        ),
+        greater(
+            "so they are where each device sees classes of its own",
+            sorted_["first"],
+            sorted_["pooled"],
         ),
     ]
 
@@ -241,7 +267,11 @@ def run_arm(
         state = put(parallel, state, kinds)
         losses = []
         for i in range(size.epochs):
-            dealt = deal(epoch_indices(seed, num, batch, i), arm.shares)
+            chosen = epoch_indices(seed, num, batch, i)
+            if arm.by_class:
+                order = np.argsort(dataset.train.labels[chosen], 1, kind="stable")
+                chosen = np.take_along_axis(chosen, order, 1)
+            dealt = deal(chosen, arm.shares)
             *state, loss = epoch(*state, data, *put(parallel, dealt, SPLIT))
             losses += fetch(parallel, loss).tolist()
         params, stats = fetch(parallel, tuple(state[:2]), (REPLICATED, OWN))
@@ -325,6 +355,7 @@ def draw(found: dict[str, dict[str, Any]], figure: Any) -> None:
         values = [found[name][key] for name in found]
         means, spreads = np.mean(values, 1), np.std(values, 1)
         right.bar(places + shift, means, 0.4, yerr=spreads, capsize=3, label=label)
-    right.set_xticks(places, [name.replace(", ", ",\n") for name in found], fontsize=8)
+    names = [name.replace(", ", ",\n").replace(" of ", "\nof ") for name in found]
+    right.set_xticks(places, names, fontsize=8, rotation=20)
     right.set_ylabel("test error, %")
     right.legend(fontsize=8)
