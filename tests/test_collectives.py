@@ -59,6 +59,8 @@ def gradient(norm, of_params):
 @on_meshes
 @pytest.mark.parametrize("together", SYNCHRONIZED)
 def test_synchronized_is_one_small_collective_each_way(wrapper, together, mesh):
+    if wrapper == "pmap" and jax.__version_info__ < (0, 8):
+        pytest.skip("pmap has no mesh before jax 0.8: the derivative is left to JAX")
     options, groups = SYNCHRONIZED[together]
     norm, shared, (x, cotangent) = setting(wrapper, mesh, **options)
     with in_context(wrapper, mesh):

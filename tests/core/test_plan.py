@@ -118,6 +118,9 @@ def test_under_jit_one_axis_of_a_mesh_leaves_the_other_alone():
         oracle.assert_close(halves[half], expected, 1e-5)
 
 
+@pytest.mark.skipif(
+    jax.__version_info__ < (0, 8), reason="jax 0.7 cannot lay out such a shard_map"
+)
 def test_a_mapped_axis_and_one_left_to_the_compiler_together():
     mesh = laid_out((2, 4), ("hosts", "chips"))
     x = np.random.default_rng(0).normal(3, 2, (16, 5, 3)).astype(np.float32)
