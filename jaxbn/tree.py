@@ -15,6 +15,9 @@ from jaxbn.base import Array
 def find_layers(tree: Any) -> dict[str, dict[str, Array]]:
     """Returns the arrays of each layer by the path of the layer, in order.
 
+    Raises:
+        ValueError: if two layers have the same path, such as 'a/b' and 'b' within 'a'.
+
     Example:
         >>> import jax.numpy as jnp
         >>> stats = {'block': [{'bn': {'mean': jnp.zeros(2), 'var': jnp.ones(2)}}]}
@@ -22,8 +25,15 @@ def find_layers(tree: Any) -> dict[str, dict[str, Array]]:
         (['block/0/bn'], ['mean', 'var'])
     """
     layers: dict[str, dict[str, Array]] = {}
+    seen: dict[str, list[str]] = {}
     for path, leaf in tree_util.tree_leaves_with_path(tree):
         layer, name = _place(path)
+        steps = _names(path)[:-1]
+        if seen.setdefault(layer, steps) != steps:
+            raise ValueError(
+                f"two layers have the path {layer!r}, {seen[layer]} and {steps}, "
+                "expected one; rename the one whose name has a slash"
+            )
         layers.setdefault(layer, {})[name] = leaf
     return layers
 

@@ -14,6 +14,7 @@ from wrappers import JITS, MESHES, collectives, in_context, lay, spread, traffic
 from jaxbn import batch_norm
 from jaxbn.core import _reduce
 from jaxbn.core._reduce import prefers_sums
+from jaxbn.population import merge_batch_stats
 
 SHAPE, CHANNELS = (8, 4, 2, 3), 3
 SYNCHRONIZED = {
@@ -171,5 +172,25 @@ def test_sums_give_what_slots_give(wrapper, together, mesh, monkeypatch):
         oracle.assert_close(new[key], np.stack([n[key] for n in news]), 2e-5)
     if wrapper != "vmap":
         moved = traffic(spread(forward(norm), wrapper, mesh, 1), shared, x)
-        field = groups * CHANNELS * 4
-        assert moved == [("all-reduce", field), ("all-reduce", 3 * field)]
+        assert moved == 2 * [("all-reduce", 2 * groups * CHANNELS * 4)]
+
+
+@pytest.mark.parametrize("counts", [[1] + [1e6] * 7, [1e6] * 7 + [1], [3, 0] * 4])
+def test_sums_keep_their_digits_whatever_was_counted(counts, mesh, monkeypatch):
+    """One device with hardly a say lies 1e4 away from the others."""
+    monkeypatch.setattr(_reduce, "SWITCH_BYTES", -1)
+    rng = np.random.default_rng(0)
+    far = np.where(np.array(counts) == 1, 1e4, 0)[:, None]
+    mean = (rng.normal(size=(8, 500)) * 0.1 + far).astype(np.float32)
+    counts = np.array(counts, np.float32)
+
+    def merge(_, mean, count):
+        stats = {"bn": {"mean": mean, "var": jnp.ones_like(mean)}}
+        return merge_batch_stats(stats, count, axis_name="devices")["bn"]
+
+    found = spread(merge, "untyped shard_map", mesh, 2)(0, mean, counts)
+    weights = counts.astype(np.float64)[:, None] / counts.sum()
+    pooled = (weights * mean).sum(0)
+    var = (weights * (1 + (mean - pooled) ** 2)).sum(0)
+    np.testing.assert_allclose(found["mean"][0], pooled, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found["var"][0], var, rtol=1e-6)

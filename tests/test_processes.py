@@ -157,3 +157,53 @@ def test_bad_flags_end_all_processes(tmp_path):
     ends = finish(start_two(("--num_epochs=1", "--batch_size=30"), tmp_path), 60)
     assert ends[0][0] == 2 or ends[1][0] == 2, ends
     assert "expected a multiple of the 4 devices" in ends[0][2] + ends[1][2]
+
+
+AGREE = """
+import sys
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from jaxbn.population import assert_replicas_agree
+
+me, address = int(sys.argv[1]), sys.argv[2]
+jax.config.update("jax_num_cpu_devices", 2)
+jax.distributed.initialize(address, num_processes=2, process_id=me)
+sharding = NamedSharding(Mesh(np.array(jax.devices()), "d"), P())
+
+
+def claimed(*values):
+    copies = [
+        jax.device_put(np.float32(value), device)
+        for value, device in zip(values, jax.local_devices())
+    ]
+    return jax.make_array_from_single_device_arrays((), sharding, copies)
+
+
+assert_replicas_agree({"a": claimed(1, 1), "key": jax.random.key(0)})
+for mine in ((me, me), (1, 1 + (me == 0))):
+    try:
+        assert_replicas_agree({"a": claimed(1, 1), "b": {"mean": claimed(*mine)}})
+    except AssertionError as error:
+        print(error)
+"""
+
+
+def test_all_processes_learn_that_replicas_differ(tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", AGREE, str(i), address],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in (0, 1)
+    ]
+    (code, first, err), (other, second, more) = finish(processes, 90)
+    assert (code, other) == (0, 0), err + more
+    for out in (first, second):
+        assert "b/mean differs between processes" in out
+    assert "b/mean differs between replicas 0 and 1, by up to 1" in first
+    assert "b/mean differs between replicas of process 0" in second

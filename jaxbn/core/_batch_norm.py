@@ -23,6 +23,7 @@ from jaxbn.base import (
 )
 from jaxbn.core._axes import feature_axes, feature_shape, reduction_axes
 from jaxbn.core._checks import (
+    check_layout,
     check_options,
     check_params,
     check_state,
@@ -75,8 +76,10 @@ def bn_apply(
         state: `{'mean': [C], 'var': [C]}`, with 'count' where the average needs it; a
             subtree of Flax's `batch_stats`, as it is. `{}` will do where running
             statistics are neither used nor updated. Under jit over a mesh of D devices
-            it may be [D, C], apart for each device, which spares local statistics
-            their only collective; `merge_batch_stats` makes [C] of them to evaluate.
+            [C] absorbs what all of them counted, pooled, and [D, C] keeps them apart as
+            pmap and shard_map do: each row absorbs what its device was normalized
+            with, and local statistics cost no collective; `merge_batch_stats` makes
+            [C] of them to evaluate.
         x: [..., C], floating or complex, any rank from 1. Channels last by default.
         train: a Python bool; sets the two switches below.
         momentum: the weight of the old value, 0.99 as in Flax and Keras. PyTorch's
@@ -141,7 +144,8 @@ def bn_apply(
         update_stats = train
     use_running_average = check_switch("use_running_average", use_running_average)
     update_stats = check_switch("update_stats", update_stats)
-    check_options(momentum, epsilon, debias, axis_name, axis_index_groups)
+    size = normalization_batch_size
+    check_options(momentum, epsilon, debias, axis_name, axis_index_groups, size)
     x = as_inexact(x)
     features = feature_axes(axis, x.ndim)
     shape = feature_shape(x, features)
@@ -158,11 +162,13 @@ def bn_apply(
         y = normalize(x, mean, var, scale, bias, **fixed)
         if not update_stats:
             return y, state
-    num_examples = math.prod(x.shape[a] for a in reduction_axes(features, x.ndim)[:1])
-    size = normalization_batch_size
+    examples = reduction_axes(features, x.ndim)[:1]
+    num_examples = math.prod(x.shape[a] for a in examples)
+    for axis in examples:
+        check_layout(x, axis, axis_name, size)
     plan = make_plan(num_examples, axis_name, axis_index_groups, size)
     if update_stats:
-        check_state(state, shape, counts=counts, devices=mesh_size(plan.spread))
+        check_state(state, shape, counts=counts, devices=mesh_size(plan.laid_along))
     dtype = np.dtype(x.dtype if dtype is None else dtype)
     batch = Batch(features, epsilon, plan, dtype)
     by_batch, moments = apply_batch(x, scale, bias, weights, batch, custom_derivative)
@@ -227,6 +233,7 @@ def batch_norm(*, axis: Axes = -1, **options: Any) -> Norm:
         options.get("debias", False),
         options.get("axis_name"),
         options.get("axis_index_groups"),
+        options.get("normalization_batch_size"),
     )
     to_init = {
         k: options[k] for k in (*_INIT_OPTIONS, *_SHARED_OPTIONS) if k in options

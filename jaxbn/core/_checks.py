@@ -6,11 +6,13 @@ defined result instead and is not checked here.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxbn.base import Array, Params, State
+from jaxbn.core._layout import split_along
 
 
 def check_features(num_features: int | Sequence[int]) -> tuple[int, ...]:
@@ -33,14 +35,16 @@ def check_options(
     momentum: object,
     epsilon: object,
     debias: bool,
-    axis_name: object,
-    axis_index_groups: object,
+    axis_name: object = None,
+    axis_index_groups: Any = None,
+    normalization_batch_size: object = None,
 ) -> None:
     """Refuses options that contradict each other or have no meaning.
 
     Raises:
         ValueError: if `momentum` is outside [0, 1], `epsilon` negative or not finite,
-            `debias` has nothing to debias, or there are groups of no axis.
+            `debias` has nothing to debias, there are groups of no axis or that are not
+            lists, a size that is none, or both.
     """
     known = isinstance(momentum, int | float)
     if known and not 0 <= momentum <= 1:
@@ -62,6 +66,48 @@ def check_options(
         raise ValueError(
             f"axis_index_groups is {axis_index_groups!r} but axis_name is None; name "
             "the axis that the groups partition"
+        )
+    _check_together(axis_index_groups, normalization_batch_size)
+
+
+def _check_together(groups: Any, size: object) -> None:
+    if groups is not None and not all(isinstance(g, Sequence) for g in groups):
+        raise ValueError(
+            f"axis_index_groups is {groups}, expected a list of lists of device "
+            f"indices; for all devices together pass None, or [{list(groups)}]"
+        )
+    if size is None:
+        return
+    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+        raise ValueError(
+            f"normalization_batch_size is {size!r}, expected an int from 1 on; None "
+            "normalizes all examples together"
+        )
+    if groups is not None:
+        raise ValueError(
+            f"normalization_batch_size is {size} and axis_index_groups is {groups}, "
+            "expected one of the two; the size makes the groups"
+        )
+
+
+def check_layout(x: Array, axis: int, axis_name: object, size: object) -> None:
+    """Refuses to cut examples into ghost batches where they lie on devices not named.
+
+    Args:
+        x: to be cut.
+        axis: of its examples.
+        axis_name: the axes named.
+        size: normalization_batch_size.
+
+    Raises:
+        ValueError: if the mesh types `x` as split and no axis is named.
+    """
+    names = split_along(x, axis)
+    if size is not None and axis_name is None and names:
+        raise ValueError(
+            f"normalization_batch_size is {size} and axis_name is None, but the "
+            f"examples of x are split along {names} of an Explicit mesh; pass "
+            f"axis_name={names}"
         )
 
 

@@ -21,12 +21,22 @@ from jaxbn.base import Array, AxisIndexGroups, AxisName
 
 
 def axis_names(axis_name: AxisName | None) -> tuple[str, ...]:
-    """Returns the names as a tuple, empty for None."""
+    """Returns the names as a tuple, empty for None.
+
+    Raises:
+        ValueError: if one is there twice.
+    """
     if axis_name is None:
         return ()
     if isinstance(axis_name, str) or not isinstance(axis_name, Sequence):
         return (axis_name,)
-    return tuple(axis_name)
+    names = tuple(axis_name)
+    if len(set(names)) != len(names):
+        raise ValueError(
+            f"axis_name is {names}, which names an axis twice, expected distinct axes; "
+            "remove the repetition"
+        )
+    return names
 
 
 def axis_index(names: tuple[str, ...]) -> Array:
@@ -125,22 +135,23 @@ def sum_over(value: Array, names: tuple[str, ...]) -> Array:
         ValueError: for lanes of vmap under typed shard_map, where JAX (up to 0.12) has
             no collective at all.
     """
-    return lax.psum(_as_varying(value, names), names)
+    return lax.psum(as_varying(value, names), names)
 
 
-def largest_over(value: Array, names: tuple[str, ...]) -> Array:
-    """Returns the maximum of `value` along the joint axis `names`, as `sum_over`."""
-    return lax.pmax(_as_varying(value, names), names)
+def as_varying(value: Array, names: tuple[str, ...]) -> Array:
+    """Returns `value` as a collective along the joint axis `names` takes it.
 
-
-def _as_varying(value: Array, names: tuple[str, ...]) -> Array:
-    index = axis_index(names)
-    if varying_axes(value) and not varying_axes(index):
-        raise ValueError(
-            f"axis_name {names} is an axis of vmap under shard_map(check_vma=True), "
-            "where JAX has no collectives, expected a mesh axis; pass check_vma=False"
-        )
-    return match_varying(value, like=index)
+    Raises:
+        ValueError: as `sum_over`.
+    """
+    for name in names:
+        if varying_axes(value) and not varying_axes(axis_index((name,))):
+            raise ValueError(
+                f"axis_name is {names}, of which {name!r} is an axis of vmap under "
+                "shard_map(check_vma=True), where JAX has no collectives, expected "
+                "mesh axes; pass check_vma=False"
+            )
+    return match_varying(value, like=axis_index(names))
 
 
 def group_indices(groups: AxisIndexGroups | None, size: int) -> list[int]:
@@ -159,8 +170,3 @@ def group_indices(groups: AxisIndexGroups | None, size: int) -> list[int]:
         )
     group_of = {index: k for k, group in enumerate(groups) for index in group}
     return [group_of[index] for index in range(size)]
-
-
-def is_explicit(names: tuple[str, ...]) -> bool:
-    """Returns whether the mesh types values by how they lie along `names`."""
-    return bool(set(names) & set(get_abstract_mesh().explicit_axes))

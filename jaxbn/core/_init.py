@@ -61,7 +61,7 @@ def bn_init(
             f"param_dtype is {param_dtype}, expected a floating or complex dtype; "
             "float32 is the default"
         )
-    check_options(momentum, 0.0, debias, None, None)
+    check_options(momentum, 0.0, debias)
     key = jax.random.key(0) if key is None else key
     params = {}
     if use_scale:

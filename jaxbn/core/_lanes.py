@@ -18,10 +18,11 @@ from jax.sharding import PartitionSpec as P
 from jax.sharding import reshard
 
 from jaxbn.base import Array, AxisName
-from jaxbn.core._devices import axis_names, is_bound, is_explicit, mesh_size
+from jaxbn.core._devices import axis_names, is_bound, mesh_size
+from jaxbn.core._layout import is_explicit, keep
 from jaxbn.core._moments import Moments, measure, merge_moments
 from jaxbn.core._plan import Plan
-from jaxbn.core._reduce import expand_to, pack, select, unpack
+from jaxbn.core._reduce import pack, reduce_moments, select, unpack
 
 
 def cut(x: Array, axis: int, plan: Plan) -> Array:
@@ -31,7 +32,7 @@ def cut(x: Array, axis: int, plan: Plan) -> Array:
     """
     x = jnp.moveaxis(x, axis, 0)
     lanes = plan.lanes if x.shape[0] > 1 else 1
-    x = x.reshape(lanes, -1, *x.shape[1:])
+    x = x.reshape(lanes, x.shape[0] // lanes, *x.shape[1:])
     return spread_out(x, plan) if lanes > 1 else x
 
 
@@ -42,7 +43,8 @@ def features_when_cut(features: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 def join(x: Array, axis: int) -> Array:
     """Returns the array that `cut` was given."""
-    return jnp.moveaxis(x.reshape(-1, *x.shape[2:]), 0, axis)
+    x = x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+    return jnp.moveaxis(x, 0, axis)
 
 
 def measure_lanes(
@@ -67,7 +69,7 @@ def merge_lanes(moments: Moments, plan: Plan) -> Moments:
     def merge(members: Array) -> Moments:
         return merge_moments(select(everywhere, members))
 
-    return jax.vmap(merge, in_axes=1)(membership(plan))
+    return jax.vmap(merge, in_axes=1)(membership(plan.lane_groups))
 
 
 def absorbed(moments: Moments, plan: Plan, by_device: bool) -> Moments:
@@ -82,7 +84,8 @@ def absorbed(moments: Moments, plan: Plan, by_device: bool) -> Moments:
         return merge_moments(gather_lanes(moments, plan) if apart else moments)
     if plan.lane_groups is not None:
         return Moments(*(to_lanes(field, plan) for field in moments))
-    shape = mesh_size(plan.spread), -1
+    devices = mesh_size(plan.laid_along)
+    shape = devices, plan.lanes // devices
     return merge_moments(
         Moments(*(f.reshape(*shape, *f.shape[1:]) for f in moments)), 1
     )
@@ -92,32 +95,29 @@ def sum_lanes(value: Array, plan: Plan) -> Array:
     """Returns the sums [groups, ...] over the lanes of each group, [lanes, ...]."""
     if plan.lane_groups is None:
         return value
-    members = expand_to(membership(plan), value[:, None])
-    return jnp.sum(jnp.where(members, value[:, None], 0), 0)
+    return jnp.sum(keep(membership(plan.lane_groups), value[:, None]), 0)
 
 
 def to_lanes(rows: Array, plan: Plan) -> Array:
     """Returns to each lane the row of its group, [lanes, ...]; linear."""
     if plan.lane_groups is None:
         return rows
-    members = expand_to(membership(plan), rows[None])
-    return spread_out(jnp.sum(jnp.where(members, rows[None], 0), 1), plan)
+    return spread_out(jnp.sum(keep(membership(plan.lane_groups), rows[None]), 1), plan)
 
 
-def membership(plan: Plan) -> Array:
+def membership(lane_groups: tuple[int, ...]) -> Array:
     """Returns [lanes, groups] bool: which lane is in which group."""
-    group_of = plan.lane_groups or ()
-    return jnp.eye(max(group_of) + 1, dtype=bool)[jnp.array(group_of)]
+    return jnp.eye(max(lane_groups) + 1, dtype=bool)[jnp.array(lane_groups)]
 
 
 def spread_out(x: Array, plan: Plan) -> Array:
     """Returns `x` with its lanes on the devices of the plan."""
-    return _lay(x, plan.spread, plan) if plan.spread else x
+    return _lay(x, plan.laid_along, plan) if plan.laid_along else x
 
 
 def gather_lanes(moments: Moments, plan: Plan) -> Moments:
     """Returns the moments of all lanes on all devices: one all-gather."""
-    if not plan.spread:
+    if not plan.laid_along:
         return moments
     packed = _lay(jnp.swapaxes(pack(moments), 0, 1), None, plan)
     return unpack(packed, moments)
@@ -125,25 +125,39 @@ def gather_lanes(moments: Moments, plan: Plan) -> Moments:
 
 def _lay(x: Array, lanes: tuple[str, ...] | None, plan: Plan) -> Array:
     """Returns `x` with its first axis along mesh axes or on all, the rest as it is."""
-    if is_explicit(plan.spread):
+    if is_explicit(plan.laid_along):
         return reshard(x, P(lanes, *jax.typeof(x).sharding.spec[1:]))
     free = [P.UNCONSTRAINED] * (x.ndim - 1)
     return lax.with_sharding_constraint(x, P(lanes, *free))
 
 
-def merge_stacked(moments: Moments, axis_name: AxisName | None = None) -> Moments:
-    """Returns the merge of moments stacked over replicas, [K, C].
+def merge_replicas(moments: Moments, axis_name: AxisName | None = None) -> Moments:
+    """Returns the merge of the moments of replicas, wherever they are.
 
     Args:
-        moments: as `merge_moments` takes them.
-        axis_name: of the mesh in context, along which the replicas lie on devices: then
-            one all-gather brings them together. None if they lie anywhere.
+        moments: [K, C], stacked over replicas, or [C], those of this device.
+        axis_name: None for stacked ones, wherever they lie. An axis of the mesh in
+            context that stacked ones lie along: one all-gather brings them together.
+            An axis of pmap, vmap or shard_map: one all-reduce does. Both kinds: both.
 
     Returns:
         Moments, each field [C].
+
+    Raises:
+        ValueError: if there is no such axis.
+
+    Example:
+        >>> from jaxbn.core import batch_moments
+        >>> replicas = jax.vmap(batch_moments)(jnp.array([[[0.0]], [[4.0]]]))
+        >>> merge_replicas(replicas).var
+        Array([4.], dtype=float32)
     """
-    plan = Plan(spread=axis_names(axis_name))
-    return merge_moments(gather_lanes(moments, plan))
+    names = axis_names(axis_name)
+    bound = tuple(filter(is_bound, names))
+    if not names or stacks_along(names):
+        laid_along = tuple(name for name in names if name not in bound)
+        moments = merge_moments(gather_lanes(moments, Plan(laid_along=laid_along)))
+    return reduce_moments(moments, bound)
 
 
 def stacks_along(axis_name: AxisName) -> bool:

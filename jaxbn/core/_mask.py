@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from jaxbn.base import Array
 from jaxbn.core._axes import feature_shape, reduction_axes
 from jaxbn.core._dtypes import real_dtype
+from jaxbn.core._layout import keep, laid_per_feature
 
 
 def as_weights(
@@ -67,7 +68,7 @@ def conceal(x: Array, weights: Array | None) -> Array:
     What a derivative multiplies by has to be concealed before it is used, what a
     function returns after it was computed: 0 times NaN is NaN.
     """
-    return x if weights is None else jnp.where(weights != 0, x, 0)
+    return x if weights is None else keep(weights != 0, x)
 
 
 def count(x: Array, weights: Array | None, features: tuple[int, ...]) -> Array:
@@ -76,7 +77,9 @@ def count(x: Array, weights: Array | None, features: tuple[int, ...]) -> Array:
     axes = reduction_axes(features, x.ndim)
     shape = feature_shape(x, features)
     if weights is None:
-        return jnp.full(shape, math.prod(x.shape[a] for a in axes), dtype)
+        total = jnp.full(shape, math.prod(x.shape[a] for a in axes), dtype)
+        return laid_per_feature(total, x, features)
     repeats = math.prod(x.shape[a] for a in axes if weights.shape[a] != x.shape[a])
     summed = jnp.sum(weights, axes, dtype=dtype) * repeats
-    return lax.stop_gradient(jnp.broadcast_to(summed, shape))
+    total = lax.stop_gradient(jnp.broadcast_to(summed, shape))
+    return laid_per_feature(total, x, features)

@@ -1,17 +1,9 @@
 """The normalization batch: which examples share one mean and one variance.
 
-A size in examples, the number of devices and the size of the whole batch decide it
-(Wu and Johnson 2021, section 4, call it the normalization batch size):
-
-    size                      together
-    a part of a device's      ghost batches: runs of neighbouring examples
-    just a device's           each device by itself, no collective
-    several devices'          groups of neighbouring devices
-    the whole batch           all devices
-
-A `Plan` says the same to the arithmetic. Its *lanes* are parts of one array, cut along
-the examples: ghost batches, or, under jit, the shares of the devices that the array
-lies on, where no function can be called once a device.
+All devices named, groups of them, or what a size (`_sizes`) makes of them. A `Plan`
+says it to the arithmetic. Its *lanes* are parts of one array, cut along the examples:
+ghost batches, or, under jit, the shares of the devices that the array lies on, where no
+function can be called once a device.
 """
 
 from typing import NamedTuple
@@ -24,6 +16,7 @@ from jaxbn.core._devices import (
     is_bound,
     mesh_size,
 )
+from jaxbn.core._sizes import resolve_groups
 
 
 class Plan(NamedTuple):
@@ -32,16 +25,45 @@ class Plan(NamedTuple):
     Attributes:
         lanes: into how many parts the array is cut; 0 leaves it as it is.
         lane_groups: the number of the group of each lane; None keeps lanes apart.
-        spread: axes of the mesh, left to the compiler, that the lanes lie along.
+        laid_along: axes of the mesh, left to the compiler, that the lanes lie along.
         axis_name: axes of pmap, vmap or shard_map to reduce over; None for none.
         axis_index_groups: which devices along them belong together; None for all.
     """
 
     lanes: int = 0
     lane_groups: tuple[int, ...] | None = None
-    spread: tuple[str, ...] = ()
+    laid_along: tuple[str, ...] = ()
     axis_name: tuple[str, ...] | None = None
     axis_index_groups: tuple[tuple[int, ...], ...] | None = None
+
+
+class Seen(NamedTuple):
+    """The devices named, and how they are seen from where a norm is called.
+
+    Attributes:
+        mapped: axes along which this code runs once a device.
+        laid_along: axes of the mesh that one array lies along, left to the compiler.
+        num_mapped: devices along the former.
+        num_laid: devices along the latter.
+    """
+
+    mapped: tuple[str, ...]
+    laid_along: tuple[str, ...]
+    num_mapped: int
+    num_laid: int
+
+
+def see_devices(axis_name: AxisName | None) -> Seen:
+    """Returns what the names mean here.
+
+    Raises:
+        ValueError: for a name unknown here.
+    """
+    names = axis_names(axis_name)
+    mapped = tuple(filter(is_bound, names))
+    laid_along = tuple(name for name in names if name not in mapped)
+    num_mapped = axis_size(mapped) if mapped else 1
+    return Seen(mapped, laid_along, num_mapped, mesh_size(laid_along))
 
 
 def make_plan(
@@ -52,129 +74,53 @@ def make_plan(
 ) -> Plan:
     """Returns the plan for an array of `num_examples`, seen from where this is called.
 
+    An array without examples has nothing to divide: there the size has no say.
+
     Raises:
-        ValueError: for a size that the devices cannot form, for a size and groups at
-            once, for groups over axes of two kinds, for an axis unknown here.
+        ValueError: for a size that the devices cannot form, for groups that do not
+            partition them or go over axes of two kinds, for an axis unknown here.
     """
-    names = axis_names(axis_name)
-    spread = tuple(name for name in names if not is_bound(name))
-    mapped = tuple(name for name in names if name not in spread)
-    over_lanes, over_devices = mesh_size(spread), axis_size(mapped) if mapped else 1
-    if num_examples % over_lanes:
+    seen, groups = see_devices(axis_name), axis_index_groups
+    if num_examples % seen.num_laid:
         raise ValueError(
-            f"x has {num_examples} examples, expected a multiple of the {over_lanes} "
-            f"devices along {spread}; pad the batch and mask what was added"
+            f"x has {num_examples} examples, expected a multiple of the "
+            f"{seen.num_laid} devices along {seen.laid_along}; pad the batch and mask "
+            "what was added"
         )
-    if normalization_batch_size is not None:
-        if axis_index_groups is not None:
-            raise ValueError(
-                f"normalization_batch_size is {normalization_batch_size} and "
-                f"axis_index_groups is {axis_index_groups}, expected one of the two; "
-                "the size makes the groups"
-            )
-        devices = over_lanes * over_devices
-        ghosts, axis_index_groups = resolve_groups(
-            normalization_batch_size, num_examples * over_devices, devices
+    if normalization_batch_size is not None and num_examples:
+        devices = seen.num_mapped * seen.num_laid
+        ghosts, groups = resolve_groups(
+            normalization_batch_size, num_examples * seen.num_mapped, devices
         )
-        if len(axis_index_groups or ()) == devices:  # Each device by itself.
-            lanes = over_lanes * ghosts
-            return Plan(lanes=lanes if lanes > 1 else 0, spread=spread)
-    if axis_index_groups is not None and spread and mapped:
+        if len(groups or ()) == devices:  # Each device by itself.
+            lanes = seen.num_laid * ghosts
+            return Plan(lanes=lanes if lanes > 1 else 0, laid_along=seen.laid_along)
+    return _plan_groups(seen, groups, normalization_batch_size)
+
+
+def _plan_groups(seen: Seen, groups: AxisIndexGroups | None, size: int | None) -> Plan:
+    """Returns the plan by which the devices of each group are one batch."""
+    if groups is not None and seen.laid_along and seen.mapped:
+        made = f", which normalization_batch_size={size} makes" if size else ""
         raise ValueError(
-            f"axis_index_groups over axis_name={names}, of which {spread} is left to "
-            "the compiler; expected axes of one kind; name the axis that the groups "
-            "partition"
+            f"axis_index_groups is {groups}{made}, over axes of two kinds, "
+            f"{seen.mapped} mapped and {seen.laid_along} left to the compiler, "
+            "expected axes of one kind; name those that the groups partition, or pass "
+            "none for all devices"
         )
-    groups = None
-    if axis_index_groups is not None:
-        groups = tuple(map(tuple, axis_index_groups))
-    plan = Plan(axis_name=mapped or None, axis_index_groups=groups if mapped else None)
-    if over_lanes == 1:
+    num_devices = seen.num_mapped if seen.mapped else seen.num_laid
+    group_of = tuple(group_indices(groups, num_devices))
+    if not seen.laid_along:
+        lists = None if groups is None else tuple(map(tuple, groups))
+        return Plan(axis_name=seen.mapped or None, axis_index_groups=lists)
+    plan = Plan(axis_name=seen.mapped or None)
+    if seen.num_laid == 1:
         return plan
-    group_of = tuple(group_indices(groups if not mapped else None, over_lanes))
-    alone = len(set(group_of)) == over_lanes
+    if seen.mapped:  # All of them.
+        group_of = (0,) * seen.num_laid
+    alone = len(set(group_of)) == seen.num_laid
     return plan._replace(
-        lanes=over_lanes, lane_groups=None if alone else group_of, spread=spread
+        lanes=seen.num_laid,
+        lane_groups=None if alone else group_of,
+        laid_along=seen.laid_along,
     )
-
-
-def resolve_groups(
-    normalization_batch_size: int | None, num_examples: int, num_devices: int
-) -> tuple[int, list[list[int]] | None]:
-    """Returns ghost batches a device, and the devices that are normalized together.
-
-    Args:
-        normalization_batch_size: how many examples share their statistics; None for
-            all of them.
-        num_examples: in the batch of all devices.
-        num_devices: that share it equally.
-
-    Returns:
-        The number of ghost batches in each device, and `axis_index_groups`: None for
-        all devices, one list a device where each is by itself.
-
-    Raises:
-        ValueError: if the size is none of those that devices can form; they are named.
-
-    Example:
-        >>> resolve_groups(16, 64, 8)
-        (1, [[0, 1], [2, 3], [4, 5], [6, 7]])
-        >>> resolve_groups(2, 64, 8)[0]
-        4
-    """
-    size, share = normalization_batch_size, num_examples // num_devices
-    possible = possible_sizes(num_examples, num_devices)
-    if size is None or (size == num_examples and size in possible):
-        return 1, None
-    if size not in possible:
-        raise ValueError(
-            f"normalization_batch_size is {size} for a batch of {num_examples} on "
-            f"{num_devices} devices, expected one of {possible}: a divisor of the "
-            f"{share} examples of a device, or a group of devices"
-        )
-    together = max(size // share, 1)
-    starts = range(0, num_devices, together)
-    groups = [list(range(start, start + together)) for start in starts]
-    return max(share // size, 1), groups
-
-
-def possible_sizes(num_examples: int, num_devices: int) -> list[int]:
-    """Returns the sizes that `num_devices` equal shares can be normalized in."""
-    share = num_examples // num_devices
-    ghosts = [n for n in range(1, share + 1) if share % n == 0]
-    groups = [share * n for n in range(2, num_devices + 1) if num_devices % n == 0]
-    return ghosts + groups if share else []
-
-
-def describe_groups(
-    normalization_batch_size: int | None, num_examples: int, num_devices: int
-) -> str:
-    """Returns in words what `resolve_groups` chose.
-
-    Args:
-        normalization_batch_size: as there.
-        num_examples: as there.
-        num_devices: as there.
-
-    Returns:
-        A line for people.
-
-    Raises:
-        ValueError: as there.
-
-    Example:
-        >>> describe_groups(16, 64, 8)
-        '16 normalized together (groups of 2 devices)'
-    """
-    size = normalization_batch_size
-    ghosts, groups = resolve_groups(size, num_examples, num_devices)
-    together = num_devices if groups is None else len(groups[0])
-    if ghosts > 1:
-        how = f"{ghosts} ghost batches" + " in each device" * (num_devices > 1)
-    elif num_devices == 1:
-        how = "the whole batch"
-    elif groups is None:
-        how = f"all {num_devices} devices"
-    else:
-        how = "each device" if together == 1 else f"groups of {together} devices"
-    return f"{size or num_examples} normalized together ({how})"

@@ -16,13 +16,12 @@ from jaxbn.core._devices import (
     axis_names,
     axis_size,
     group_indices,
-    largest_over,
     split_by_kind,
     sum_over,
 )
 from jaxbn.core._dtypes import real_dot, real_dtype
+from jaxbn.core._layout import keep
 from jaxbn.core._moments import Moments, as_divisor, merge_moments
-from jaxbn.core._shift import apart
 
 SWITCH_BYTES = 2**21
 """From this many bytes saved on, sums are preferred to slots: some 20 microseconds, a
@@ -74,9 +73,9 @@ def reduce_moments(
 def prefers_sums(devices: int, groups: int, bytes_a_field: int) -> bool:
     """Returns whether two small collectives beat one that grows with the devices.
 
-    The slots of all devices are 4 x devices fields, which a ring moves about twice; the
-    sums are 4 x groups fields, at the price of a second collective. `SWITCH_BYTES` is
-    what a link moves in the time that a collective takes to start.
+    The slots of all devices are 4 x devices fields, which a ring moves about twice;
+    the sums are 2 + 2 fields a group, at the price of a second collective.
+    `SWITCH_BYTES` is what a link moves in the time that a collective takes to start.
     """
     return 2 * 4 * (devices - groups) * bytes_a_field > SWITCH_BYTES
 
@@ -84,27 +83,28 @@ def prefers_sums(devices: int, groups: int, bytes_a_field: int) -> bool:
 def _reduce_by_sums(
     moments: Moments, names: tuple[str, ...], row: Array | int, rows: int
 ) -> Moments:
-    """Returns what slots would, by the largest shift of a group, then three sums.
+    """Returns what slots would: the mean by one sum, deviations from it by another.
 
-    That shift is again near an element of the batch, so nothing cancels.
+    Deviations are as small as from any element, whatever the devices counted, so that
+    nothing cancels. A mean may be rounded twice (see `_shift`) unless there is a
+    barrier between the sum it comes from and what is made of it.
     """
-    counted = moments.total > 0
 
-    def largest(shift: Array) -> Array:
-        lowest = jnp.full((), -jnp.inf, shift.dtype)
-        mine = place(jnp.where(counted, shift, lowest), row, rows, lowest)
-        return largest_over(lax.stop_gradient(mine), names)[row]
+    def pooled(*fields: Array) -> Array:
+        return sum_over(place(jnp.stack(fields), row, rows), names)[row]
 
-    near = apart(largest, moments.shift)
-    near = jnp.where(jnp.isinf(near), 0, near)
+    dtype, counted = moments.shift.dtype, moments.total > 0
+    total = jnp.where(counted, moments.total, 0)
+    mean = jnp.where(counted, moments.mean, 0)
+    whole, s0 = pooled(total.astype(dtype), lax.stop_gradient(total * mean))
+    whole = whole.real.astype(total.dtype)
+    near = lax.optimization_barrier(s0 / as_divisor(whole))
+    near = jnp.where(jnp.isfinite(near), near, 0)
     delta = jnp.where(counted, (moments.shift - near) + moments.delta, 0)
-    m2 = jnp.where(counted, moments.m2, 0) + moments.total * real_dot(delta, delta)
-    sums = Moments(moments.total, moments.total * delta, m2, m2)
-    packed = place(pack(sums)[:3], row, rows)
-    total, s1, s2 = sum_over(packed, names)[row]
-    total, s2 = (s.real.astype(m2.dtype) for s in (total, s2))
-    delta = s1 / as_divisor(total)
-    return Moments(total, near, delta, jnp.maximum(s2 - real_dot(s1, delta), 0))
+    m2 = jnp.where(counted, moments.m2, 0) + total * real_dot(delta, delta)
+    s1, s2 = pooled(total * delta, m2.astype(dtype))
+    delta, s2 = s1 / as_divisor(whole), s2.real.astype(m2.dtype)
+    return Moments(whole, near, delta, jnp.maximum(s2 - real_dot(s1, delta), 0))
 
 
 def sum_over_group(
@@ -149,16 +149,14 @@ def device_axes(
     return steps
 
 
-def place(value: Array, row: Array | int, rows: int, rest: Array | int = 0) -> Array:
-    """Returns an array of shape [rows, ...] with `value` in row `row`, else `rest`."""
-    here = expand_to(jnp.arange(rows) == row, value[None])
-    return jnp.where(here, value[None], jnp.asarray(rest, value.dtype))
+def place(value: Array, row: Array | int, rows: int) -> Array:
+    """Returns an array of shape [rows, ...] with `value` in row `row`, else 0."""
+    return keep(jnp.arange(rows) == row, value[None])
 
 
 def select(rows: Moments, members: Array) -> Moments:
     """Returns moments [K, C] in which only the rows that `members` [K] names count."""
-    total = jnp.where(expand_to(members, rows.total), rows.total, 0)
-    return rows._replace(total=total)
+    return rows._replace(total=keep(members, rows.total))
 
 
 def pack(moments: Moments) -> Array:
@@ -171,8 +169,3 @@ def unpack(packed: Array, like: Moments) -> Moments:
     total, shift, delta, m2 = jnp.moveaxis(packed, 1, 0)
     real = real_dtype(like.shift.dtype)
     return Moments(total.real.astype(real), shift, delta, m2.real.astype(real))
-
-
-def expand_to(flags: Array, like: Array) -> Array:
-    """Returns `flags` with axes of length one up to the rank of `like`."""
-    return flags.reshape(flags.shape + (1,) * (like.ndim - flags.ndim))

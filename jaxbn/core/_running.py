@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from jaxbn.base import Array, State
 from jaxbn.core._dtypes import stats_dtype
+from jaxbn.core._layout import laid_like
 from jaxbn.core._moments import Moments, as_divisor
 
 
@@ -47,7 +48,7 @@ def update_running(
         skip_nonfinite: False lets non-finite statistics in, as all others do.
 
     Returns:
-        A dict with the keys, shapes and dtypes of `state`.
+        A dict with the keys, shapes, dtypes and layout of `state`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -62,6 +63,7 @@ def update_running(
         Kingma and Ba, Adam, 2015, section 3, for the debiased average.
     """
     counts = needs_count(momentum, debias)
+    moments = Moments(*(laid_like(field, state["mean"]) for field in moments))
     total, var = moments.total, moments.var
     count = state["count"].astype(var.dtype) if counts else None
     keep, rate = averaging_weights(momentum, count)

@@ -10,6 +10,7 @@ that follows, for one), and then what is subtracted from `x` is not what is adde
 to the mean. That cost three digits when it was tried.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from jax import lax
 
 from jaxbn.base import Array
 from jaxbn.core._axes import feature_shape, reduction_axes
+from jaxbn.core._layout import laid_per_feature, left_to_compiler
 
 
 def choose_shift(x: Array, weights: Array | None, features: tuple[int, ...]) -> Array:
@@ -27,11 +29,24 @@ def choose_shift(x: Array, weights: Array | None, features: tuple[int, ...]) -> 
     """
     axes = reduction_axes(features, x.ndim)
     if any(x.shape[a] == 0 for a in axes):
-        return jnp.zeros(feature_shape(x, features), x.dtype)
+        zeros = jnp.zeros(feature_shape(x, features), x.dtype)
+        return laid_per_feature(zeros, x, features)
     if weights is None:
-        three = [element_at(x, fraction, axes) for fraction in (1 / 6, 3 / 6, 5 / 6)]
-    else:
-        three = [counted_near(x, weights, k, features) for k in (0, 1 / 3, 2 / 3)]
+        find = functools.partial(middle_of_elements, axes=axes)
+        return left_to_compiler(find, x, features=features)
+    find = functools.partial(middle_of_counted, features=features)
+    return left_to_compiler(find, x, weights, features=features)
+
+
+def middle_of_elements(x: Array, axes: tuple[int, ...]) -> Array:
+    """Returns the median of the elements at 1/6, 3/6 and 5/6 of `axes`."""
+    three = [element_at(x, fraction, axes) for fraction in (1 / 6, 3 / 6, 5 / 6)]
+    return apart(median_of_three, *three)
+
+
+def middle_of_counted(x: Array, weights: Array, features: tuple[int, ...]) -> Array:
+    """Returns the median of three elements of largest weight."""
+    three = [counted_near(x, weights, k, features) for k in (0, 1 / 3, 2 / 3)]
     return apart(median_of_three, *three)
 
 

@@ -40,32 +40,17 @@ Claim 4 was added after 3 had failed, and its criterion fixed before it was run.
 
 import functools
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from jax import lax
 
-from jaxbn.core import batch_norm
-from jaxbn.data import Dataset, epoch_indices, gather, load, to_float
+from jaxbn.data import load
 from jaxbn.experiments._harness import Result, Settings, Verdict, greater
-from jaxbn.models import create_model
-from jaxbn.population import merge_batch_stats
+from jaxbn.experiments._sync_training import Arm, Size, run_arm
 from jaxbn.training import ConfigError, TrainConfig
-from jaxbn.training._parallel import (
-    OWN,
-    REPLICATED,
-    SPLIT,
-    Parallel,
-    distribute,
-    fetch,
-    put,
-    start_parallel,
-)
+from jaxbn.training._parallel import start_parallel
 from jaxbn.training._processes import start_processes
-from jaxbn.training._state import own_copies
 
 SHARE = 4
 """Examples of a device, where all have as many."""
@@ -73,49 +58,11 @@ EARLY = 20
 """Steps whose losses claim 1 compares."""
 
 
-class Size(NamedTuple):
-    """How much is run.
-
-    Attributes:
-        train: examples to train on.
-        test: examples to test on.
-        epochs: passes over them.
-        model: its name.
-        options: of the model.
-        learning_rate: the peak of the cosine.
-    """
-
-    train: int | None
-    test: int | None
-    epochs: int
-    model: str
-    options: dict[str, Any]
-    learning_rate: float
-
-
 SIZES = {
     "smoke": Size(320, 100, 1, "mlp", {"hidden": (32,)}, 0.1),
     "small": Size(5_000, 5_000, 8, "mlp", {"hidden": (128,) * 3}, 0.05),
     "full": Size(None, None, 30, "resnet20", {}, 0.05),
 }
-
-
-class Arm(NamedTuple):
-    """A choice of what is normalized together.
-
-    Attributes:
-        name: in words.
-        size: examples normalized together.
-        options: of the norm.
-        shares: examples a device.
-        by_class: whether a batch is sorted by class before it is dealt.
-    """
-
-    name: str
-    size: int
-    options: dict[str, Any]
-    shares: tuple[int, ...]
-    by_class: bool = False
 
 
 def arms_of(devices: int) -> list[Arm]:
@@ -142,27 +89,6 @@ def unequal_shares(devices: int) -> tuple[int, ...]:
     """
     away = [3 - i % 4 for i in range(devices // 2)]
     return (*(SHARE - a for a in away), *(SHARE + a for a in away[::-1]))
-
-
-def deal(rows: np.ndarray, shares: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns rows [steps, B] as devices get them, and what of it counts.
-
-    Args:
-        rows: of each batch.
-        shares: of each device; they sum to B.
-
-    Returns:
-        Two arrays [steps, devices * most]; a share shorter than the longest is filled
-        with its batch's first row and masked.
-    """
-    most, ends = max(shares), np.cumsum(shares)
-    parts, masks = [], []
-    for end, share in zip(ends, shares, strict=True):
-        part = np.repeat(rows[:, :1], most, axis=1)
-        part[:, :share] = rows[:, end - share : end]
-        parts.append(part)
-        masks.append(np.broadcast_to(np.arange(most) < share, part.shape))
-    return np.concatenate(parts, 1), np.concatenate(masks, 1)
 
 
 def run(settings: Settings) -> Result:
@@ -233,109 +159,6 @@ def verdicts(found: dict[str, dict[str, Any]]) -> list[Verdict]:
             sorted_["pooled"],
         ),
     ]
-
-
-def run_arm(
-    arm: Arm, size: Size, parallel: Parallel, dataset: Dataset, seeds: int
-) -> dict[str, Any]:
-    """Returns the numbers of an arm, a list over seeds each."""
-    norm = batch_norm(momentum=0.9, axis_name=parallel.norm_axis, **arm.options)
-    model = create_model(size.model, dataset.num_classes, norm, **size.options)
-    batch = sum(arm.shares)
-    num = len(dataset.train.labels)
-    schedule = optax.cosine_decay_schedule(
-        size.learning_rate, size.epochs * (num // batch)
-    )
-    optimizer = optax.sgd(schedule, momentum=0.9, nesterov=True)
-    kinds = REPLICATED, OWN, REPLICATED
-    epoch = distribute(
-        parallel,
-        functools.partial(train_epoch, model, optimizer, dataset, parallel, batch),
-        (*kinds, REPLICATED, SPLIT, SPLIT),
-        (*kinds, REPLICATED),
-    )
-    data = put(parallel, dataset.train)
-    found: dict[str, Any] = {"loss": [], "pooled": [], "first": [], "losses": []}
-    for seed in range(seeds):
-        few = to_float(dataset.train.inputs[:2], dataset.mean, dataset.std)
-        variables = jax.jit(model.init, static_argnums=2)(
-            jax.random.key(seed), few, False
-        )
-        params = variables["params"]
-        stats = own_copies(variables["batch_stats"], None, len(parallel.devices))
-        state = (params, stats, optimizer.init(params))
-        state = put(parallel, state, kinds)
-        losses = []
-        for i in range(size.epochs):
-            chosen = epoch_indices(seed, num, batch, i)
-            if arm.by_class:
-                order = np.argsort(dataset.train.labels[chosen], 1, kind="stable")
-                chosen = np.take_along_axis(chosen, order, 1)
-            dealt = deal(chosen, arm.shares)
-            *state, loss = epoch(*state, data, *put(parallel, dealt, SPLIT))
-            losses += fetch(parallel, loss).tolist()
-        params, stats = fetch(parallel, tuple(state[:2]), (REPLICATED, OWN))
-        pooled = merge_batch_stats(stats, np.array(arm.shares))
-        first = jax.tree.map(lambda a: a[0], stats)
-        found["loss"].append(float(np.mean(losses[-(num // batch) :])))
-        found["losses"].append(losses)
-        found["pooled"].append(error(model, params, pooled, dataset))
-        found["first"].append(error(model, params, first, dataset))
-    return found
-
-
-def train_epoch(
-    model: Any,
-    optimizer: optax.GradientTransformation,
-    dataset: Dataset,
-    parallel: Parallel,
-    batch: int,
-    params: Any,
-    stats: Any,
-    opt_state: Any,
-    data: Any,
-    rows: jax.Array,
-    mask: jax.Array,
-) -> tuple[Any, Any, Any, jax.Array]:
-    """Returns the state after an epoch, and the loss of each of its steps."""
-    axis = parallel.axis_name
-
-    def step(state: tuple, row: tuple) -> tuple[tuple, jax.Array]:
-        params, stats, opt_state = state
-        rows, mask = row
-        inputs, labels = gather(data, rows)
-        x = to_float(inputs, dataset.mean, dataset.std)
-
-        def loss(params: Any) -> tuple[jax.Array, Any]:
-            variables = {"params": params, "batch_stats": stats}
-            logits, new = model.apply(variables, x, True, mask, mutable=["batch_stats"])
-            each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            return jnp.sum(jnp.where(mask, each, 0)) / batch, new["batch_stats"]
-
-        (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        if axis is not None:
-            value, grads = lax.psum((value, grads), axis)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        return (optax.apply_updates(params, updates), stats, opt_state), value
-
-    state, losses = lax.scan(step, (params, stats, opt_state), (rows, mask))
-    return *state, losses
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _predict(model: Any, params: Any, stats: Any, x: jax.Array) -> jax.Array:
-    logits = model.apply({"params": params, "batch_stats": stats}, x, False)
-    return jnp.argmax(logits, -1)
-
-
-def error(model: Any, params: Any, stats: Any, dataset: Dataset) -> float:
-    """Returns the test error in percent."""
-    wrong, test = 0, dataset.test
-    for i in range(0, len(test.labels), 1000):
-        x = to_float(test.inputs[i : i + 1000], dataset.mean, dataset.std)
-        predicted = np.asarray(_predict(model, params, stats, x))
-        wrong += int((predicted != test.labels[i : i + 1000]).sum())
-    return 100 * wrong / len(test.labels)
 
 
 def draw(found: dict[str, dict[str, Any]], figure: Any) -> None:

@@ -8,6 +8,7 @@ import zlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import tree_util
 from jax.experimental import multihost_utils
@@ -37,19 +38,37 @@ def assert_replicas_agree(tree: Any, *, stacked: bool = False) -> None:
         ...
         AssertionError: bn/mean differs between replicas 0 and 1, by up to 1
     """
-    leaves = tree_util.tree_leaves_with_path(tree)
-    for path, leaf in leaves:
-        name = path_name(path)
-        replicas = _rows(name, leaf) if stacked else _copies(leaf)
-        for first, *others in replicas:
-            for place, other in others:
-                if not _equal(first[1], other):
-                    raise AssertionError(
-                        f"{name} differs between replicas {first[0]} and {place}, by "
-                        f"up to {_distance(first[1], other):.3g}"
-                    )
+    leaves = [
+        (path_name(path), _as_numbers(leaf))
+        for path, leaf in tree_util.tree_leaves_with_path(tree)
+    ]
+    found = _first_difference(leaves, stacked)
     if jax.process_count() > 1 and not stacked:
-        _compare_processes([(path_name(path), leaf) for path, leaf in leaves])
+        _compare_processes(leaves, found)
+    if found is not None:
+        raise AssertionError(found[1])
+
+
+def _as_numbers(leaf: Any) -> Any:
+    """Returns a typed random key as what it consists of."""
+    typed = jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if typed else leaf
+
+
+def _first_difference(
+    leaves: list[tuple[str, Any]], stacked: bool
+) -> tuple[int, str] | None:
+    """Returns which leaf differs between replicas of this process, and how."""
+    for i, (name, leaf) in enumerate(leaves):
+        replicas = _rows(name, leaf) if stacked else _copies(leaf)
+        for (place, first), *others in replicas:
+            for other_place, other in others:
+                if first.tobytes() != other.tobytes():
+                    return i, (
+                        f"{name} differs between replicas {place} and {other_place}, "
+                        f"by up to {_distance(first, other):.3g}"
+                    )
+    return None
 
 
 def _rows(name: str, leaf: Any) -> list[list[tuple[Any, np.ndarray]]]:
@@ -72,24 +91,35 @@ def _copies(leaf: Any) -> list[list[tuple[Any, np.ndarray]]]:
     return list(parts.values())
 
 
-def _compare_processes(leaves: list[tuple[str, Any]]) -> None:
-    sums = [
-        zlib.crc32(np.asarray(leaf.addressable_data(0)).tobytes())
-        for _, leaf in leaves
-        if getattr(leaf, "is_fully_replicated", False)
-    ]
-    names = [name for name, leaf in leaves if getattr(leaf, "is_fully_replicated", 0)]
+def _compare_processes(
+    leaves: list[tuple[str, Any]], found: tuple[int, str] | None
+) -> None:
+    """Raises in all processes what differs between them, or within another one.
+
+    What each of them found goes round with the checksums, so that none is left waiting.
+    """
+    sums = [len(leaves) if found is None else found[0]]
+    sums += [_checksum(leaf) for _, leaf in leaves]
     everywhere = multihost_utils.process_allgather(np.array(sums, np.uint32))
-    differing = (everywhere != everywhere[:1]).any(0)
-    if differing.any():
+    within, sums = everywhere[:, 0], everywhere[:, 1:]
+    if found is None and within.min() < len(leaves):
         raise AssertionError(
-            f"{names[int(differing.argmax())]} differs between processes"
+            f"{leaves[within.min()][0]} differs between replicas of process "
+            f"{within.argmin()}"
         )
+    differing = (sums != sums[:1]).any(0)
+    if found is None and differing.any():
+        name = leaves[int(differing.argmax())][0]
+        raise AssertionError(f"{name} differs between processes")
 
 
-def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.tobytes() == b.tobytes()
+def _checksum(leaf: Any) -> int:
+    """Returns a checksum of an array that all have whole, 0 for others."""
+    if not getattr(leaf, "is_fully_replicated", False):
+        return 0
+    return zlib.crc32(np.asarray(leaf.addressable_data(0)).tobytes())
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.max(np.abs(a.astype(np.float64) - b.astype(np.float64)), initial=0))
+    wide = np.complex128 if a.dtype.kind == "c" else np.float64
+    return float(np.max(np.abs(a.astype(wide) - b.astype(wide)), initial=0))

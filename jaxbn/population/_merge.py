@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxbn.base import Array, AxisName
-from jaxbn.core import Moments, merge_stacked, reduce_moments, stacks_along
+from jaxbn.core import Moments, merge_replicas, stacks_along
 from jaxbn.tree import find_layers, replace_layers
 
 
@@ -39,18 +39,19 @@ def merge_batch_stats(
             hold 'mean' and 'var': [K, ...] each, stacked over K replicas. Other arrays,
             such as 'count', are taken from the last one.
         counts: [K] how many examples each has seen; one of 0 has no say. None: all the
-            same.
+            same. Where all are 0 the result is mean 0 and var 1, as of a new layer.
         axis_name: instead of stacked arrays, those of this device, to be merged along
             an axis of pmap, vmap or shard_map: [...] each, and `counts` []. All layers
             travel in one collective. Other arrays stay as they are. Under jit, an axis
             of the mesh in context that the K replicas lie along: one collective too.
+            Of both kinds: stacked along the latter in each of the former.
 
     Returns:
         The tree without the axis of replicas, in the same dtypes.
 
     Raises:
-        ValueError: if a 'mean' has no 'var' beside it, or the layers are not all
-            stacked K times.
+        ValueError: if a 'mean' has no 'var' of its shape beside it, the arrays are not
+            all stacked K times, or `counts` is not [K].
 
     Example:
         >>> import jax.numpy as jnp
@@ -63,52 +64,80 @@ def merge_batch_stats(
     """
     stacked = axis_name is None or stacks_along(axis_name)
     layers = find_layers(batch_stats)
+    replicas = _num_replicas(layers) if stacked else ()
+    merged = {
+        path: {name: value[-1] if stacked else value for name, value in layer.items()}
+        for path, layer in layers.items()
+    }
     norms = {path: layer for path, layer in layers.items() if "mean" in layer}
+    _check_norms(norms)
+    if norms:
+        mean, var = (_pack(norms, name, replicas) for name in ("mean", "var"))
+        total = _for_each_channel(counts, replicas, var)
+        moments = Moments(total, mean, jnp.zeros_like(mean), var * total)
+        moments = merge_replicas(moments, axis_name)
+        _unpack(moments, [merged[path] for path in norms])
+    return replace_layers(batch_stats, merged)
+
+
+def _num_replicas(layers: dict[str, dict[str, Array]]) -> tuple[int, ...]:
+    """Returns the leading axis (K,) of all arrays, () where there are none."""
+    stacked = {
+        f"{path}/{name}": jnp.shape(value)[:1]
+        for path, layer in layers.items()
+        for name, value in layer.items()
+    }
+    if len(set(stacked.values())) > 1 or () in stacked.values():
+        raise ValueError(
+            f"the arrays of batch_stats are stacked {stacked} times, expected all "
+            "alike; give every array a leading axis of replicas, or pass axis_name"
+        )
+    return next(iter(stacked.values()), ())
+
+
+def _check_norms(norms: dict[str, dict[str, Array]]) -> None:
     for path, layer in norms.items():
         if "var" not in layer:
             raise ValueError(
                 f"the layer {path!r} of batch_stats has {sorted(layer)}, expected "
                 "'mean' and 'var'; pass the statistics of batch norm layers"
             )
-    merged = {
-        path: {name: value[-1] if stacked else value for name, value in layer.items()}
-        for path, layer in layers.items()
-    }
-    if norms:
-        mean, var = (_pack(norms, name, stacked) for name in ("mean", "var"))
-        total = _spread(counts, var)
-        moments = Moments(total, mean, jnp.zeros_like(mean), var * total)
-        merge = merge_stacked if stacked else reduce_moments
-        moments = merge(moments, axis_name)
-        _unpack(moments, [merged[path] for path in norms])
-    return replace_layers(batch_stats, merged)
+        shapes = jnp.shape(layer["mean"]), jnp.shape(layer["var"])
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"the layer {path!r} of batch_stats has mean {shapes[0]} and var "
+                f"{shapes[1]}, expected one shape; pass the statistics of one model"
+            )
 
 
-def _pack(layers: dict[str, dict[str, Array]], name: str, stacked: bool) -> Array:
+def _pack(
+    layers: dict[str, dict[str, Array]], name: str, replicas: tuple[int, ...]
+) -> Array:
     """Returns the arrays called `name` of all layers as one, [K, N] or [N]."""
     arrays = [jnp.asarray(layer[name]) for layer in layers.values()]
-    if not stacked:
-        return jnp.concatenate([array.reshape(-1) for array in arrays])
-    sizes = {path: layer[name].shape[:1] for path, layer in layers.items()}
-    if len(set(sizes.values())) > 1 or () in sizes.values():
-        raise ValueError(
-            f"the layers of batch_stats are stacked {sizes} times, expected all alike; "
-            "give every array a leading axis of replicas, or pass axis_name"
-        )
-    return jnp.concatenate([array.reshape(array.shape[0], -1) for array in arrays], 1)
+    flat = [array.reshape(*replicas, -1) for array in arrays]
+    return jnp.concatenate(flat, -1)
 
 
 def _unpack(moments: Moments, layers: list[dict[str, Array]]) -> None:
     """Puts the parts of `moments` [N] in place of what the layers hold."""
     ends = list(itertools.accumulate(layer["mean"].size for layer in layers))
-    for name, merged in (("mean", moments.mean), ("var", moments.var)):
+    var = jnp.where(moments.total > 0, moments.var, 1)
+    for name, merged in (("mean", moments.mean), ("var", var)):
         for part, layer in zip(jnp.split(merged, ends[:-1]), layers, strict=True):
             old = layer[name]
             part = part if jnp.iscomplexobj(old) else part.real
             layer[name] = part.reshape(old.shape).astype(old.dtype)
 
 
-def _spread(counts: ArrayLike | None, like: Array) -> Array:
+def _for_each_channel(
+    counts: ArrayLike | None, replicas: tuple[int, ...], like: Array
+) -> Array:
     """Returns the counts, one a replica, for every channel."""
     counts = jnp.asarray(1 if counts is None else counts, like.dtype)
+    if counts.shape not in ((), replicas):
+        raise ValueError(
+            f"counts has shape {counts.shape}, expected {replicas}, one a replica; "
+            "pass how many examples each has seen"
+        )
     return jnp.broadcast_to(counts.reshape(*counts.shape, 1), like.shape)

@@ -19,12 +19,13 @@ from jax import lax
 
 from jaxbn.base import Array, AxisName
 from jaxbn.core._devices import (
+    as_varying,
     axis_index,
     axis_names,
     axis_size,
-    match_varying,
-    varying_axes,
+    is_bound,
 )
+from jaxbn.core._layout import layout_of
 
 Tree = TypeVar("Tree")
 
@@ -98,7 +99,13 @@ def _move(x: Tree, key: Array, names: tuple[str, ...], back: bool) -> Tree:
     if not names:
         order = _order(key, rows, back)
         return jax.tree.map(lambda a: _take(a, order), x)
-    x = jax.tree.map(lambda a: _as_varying(a, names), x)
+    if not all(map(is_bound, names)):
+        raise ValueError(
+            f"axis_name is {names}, which is not bound here, expected axes of pmap, "
+            "vmap or shard_map around this call; under plain jit, which sees the "
+            "examples of all devices, pass axis_name=None"
+        )
+    x = jax.tree.map(lambda a: as_varying(a, names), x)
     trade = _exchange if rows % axis_size(names) == 0 else _redeal
     return trade(x, key, names, rows, back)
 
@@ -147,7 +154,8 @@ def _take(a: Array, order: Array) -> Array:
     Its transpose is a scatter without collisions, on a CPU as fast as the gather by the
     inverse that `linear_call` would make of it, which knows no vmap.
     """
-    return a.at[order].get(unique_indices=True, mode="promise_in_bounds")
+    how = {"unique_indices": True, "mode": "promise_in_bounds"}
+    return a.at[order].get(**how, out_sharding=layout_of(a))
 
 
 def _num_rows(arrays: Sequence[Array]) -> int:
@@ -163,22 +171,3 @@ def _num_rows(arrays: Sequence[Array]) -> int:
             "along axis 0 of each; move the examples there, or shuffle the arrays apart"
         )
     return shapes[0][0]
-
-
-def _as_varying(a: Array, names: tuple[str, ...]) -> Array:
-    try:
-        index = axis_index(names)
-    except ValueError:
-        raise ValueError(
-            f"axis_name is {names}, which is not bound here, expected axes of pmap, "
-            "vmap or shard_map around this call; under plain jit, which sees the "
-            "examples of all devices, pass axis_name=None"
-        ) from None
-    for name in names:
-        if varying_axes(a) and not varying_axes(axis_index((name,))):
-            raise ValueError(
-                f"axis_name is {names}, of which {name!r} is an axis of vmap under "
-                "shard_map(check_vma=True), where JAX has no collectives, expected "
-                "mesh axes; pass check_vma=False"
-            )
-    return match_varying(a, like=index)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxbn import batch_moments, batch_norm, bn_apply, bn_init, reduce_moments
-from jaxbn.core import normalize
+from jaxbn.core import describe_groups, normalize
 
 X = jnp.ones((4, 2, 3))
 PARAMS, STATE = bn_init(3)
@@ -59,8 +59,52 @@ REFUSALS = {
     ),
     "groups incomplete": (
         lambda: under_vmap(axis_name="devices", axis_index_groups=[[0, 1], [2]]),
-        "axis_index_groups is ((0, 1), (2,)), expected every index from 0 to 3",
+        "axis_index_groups is [[0, 1], [2]], expected every index from 0 to 3",
         "add the missing devices",
+    ),
+    "groups not nested": (
+        lambda: apply(axis_name="devices", axis_index_groups=[0, 1]),
+        "axis_index_groups is [0, 1], expected a list of lists of device indices",
+        "pass None, or [[0, 1]]",
+    ),
+    "groups of one device": (
+        lambda: jax.vmap(
+            lambda x: apply(x, axis_name="i", axis_index_groups=[[0, 1]]), axis_name="i"
+        )(X[None]),
+        "axis_index_groups is [[0, 1]], expected every index from 0 to 0",
+        "add the missing devices",
+    ),
+    "axis named twice": (
+        lambda: under_vmap(axis_name=("devices", "devices")),
+        "axis_name is ('devices', 'devices'), which names an axis twice",
+        "remove the repetition",
+    ),
+    "size and groups": (
+        lambda: batch_norm(
+            axis_name="d", axis_index_groups=[[0]], normalization_batch_size=2
+        ),
+        "normalization_batch_size is 2 and axis_index_groups is [[0]]",
+        "expected one of the two; the size makes the groups",
+    ),
+    "size zero": (
+        lambda: batch_norm(normalization_batch_size=0),
+        "normalization_batch_size is 0, expected an int from 1 on",
+        "None normalizes all",
+    ),
+    "size bool": (
+        lambda: apply(normalization_batch_size=True),
+        "normalization_batch_size is True, expected an int",
+        "None normalizes all",
+    ),
+    "size float": (
+        lambda: apply(normalization_batch_size=2.0),
+        "normalization_batch_size is 2.0, expected an int",
+        "None normalizes all",
+    ),
+    "examples of unequal shares": (
+        lambda: describe_groups(3, 10, 4),
+        "num_examples is 10 on 4 devices, expected a multiple of them",
+        "pad the batch and mask what was added",
     ),
     "axis unbound": (
         lambda: apply(axis_name="devices"),

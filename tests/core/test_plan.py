@@ -1,5 +1,6 @@
 """Sizes become ghost batches or groups of devices; others are refused, with a list."""
 
+import functools
 import re
 
 import jax
@@ -12,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxbn import bn_apply, bn_init
 from jaxbn.core import describe_groups, resolve_groups
-from jaxbn.core._plan import possible_sizes
+from jaxbn.core._sizes import possible_sizes
 from jaxbn.diagnostics import find_collectives
 
 PARAMS, STATE = bn_init(3)
@@ -28,6 +29,16 @@ def test_every_possible_size_cuts_the_batch_into_equal_runs(examples, devices):
         assert {len(group) * share // ghosts for group in groups} == {size}
     assert resolve_groups(None, examples, devices) == (1, None)
     assert resolve_groups(examples, examples, devices) == (1, None)
+
+
+def test_arrays_without_examples_or_elements_are_cut_too():
+    for shape in ((0, 5, 3), (4, 0, 3)):
+        y, new = bn_apply(
+            PARAMS, STATE, jnp.ones(shape), True, normalization_batch_size=2
+        )
+        assert y.shape == shape
+        for key in STATE:
+            np.testing.assert_array_equal(new[key], STATE[key])
 
 
 @pytest.mark.parametrize("size", [0, 3, 7, 24, 48, 65, 128, -8])
@@ -142,6 +153,16 @@ def test_a_mapped_axis_and_one_left_to_the_compiler_together():
     oracle.assert_close(y, expected, 1e-5)
 
 
+KINDS = {
+    (("axis_index_groups", ((0, 1), (2, 3))),): r"over axes of two kinds.*; name those",
+    (("normalization_batch_size", 32),): r"normalization_batch_size=32 makes, over ax",
+}
+
+
+def layer(x, **options):
+    return bn_apply(PARAMS, STATE, x, True, axis_name=("lanes", "data"), **options)
+
+
 def test_what_a_mesh_cannot_serve_is_refused():
     x = jnp.ones((6, 3))
     with jax.set_mesh(laid_out((8,), ("data",))):
@@ -151,14 +172,12 @@ def test_what_a_mesh_cannot_serve_is_refused():
             jax.jit(lambda x: bn_apply(PARAMS, STATE, x, True, axis_name="data"))(x)
         with pytest.raises(ValueError, match=r"'batch',.*jax\.set_mesh of a mesh that"):
             jax.jit(lambda x: bn_apply(PARAMS, STATE, x, True, axis_name="batch"))(x)
-    both = {"axis_name": "d", "axis_index_groups": [[0]]}
-    with pytest.raises(ValueError, match="expected one of the two; the size makes"):
-        jax.vmap(
-            lambda x: bn_apply(
-                PARAMS, STATE, x, True, normalization_batch_size=2, **both
-            ),
-            axis_name="d",
-        )(x[None])
+        for options, words in KINDS.items():
+            lanes = jax.vmap(
+                functools.partial(layer, **dict(options)), axis_name="lanes"
+            )
+            with pytest.raises(ValueError, match=words):
+                jax.jit(lanes)(jnp.ones((4, 32, 3)))
     stacked = {key: jnp.stack([value] * 8) for key, value in STATE.items()}
     words = "statistics of devices, merge_batch_stats pools them"
     with pytest.raises(ValueError, match=words):

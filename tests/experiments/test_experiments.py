@@ -9,7 +9,8 @@ import pytest
 from jaxbn.experiments import EXPERIMENTS
 from jaxbn.experiments.__main__ import main
 from jaxbn.experiments._harness import Verdict, cell, greater, paired
-from jaxbn.experiments._sync_and_local import arms_of, deal, unequal_shares, verdicts
+from jaxbn.experiments._sync_and_local import arms_of, unequal_shares, verdicts
+from jaxbn.experiments._sync_training import deal
 
 
 @pytest.fixture(scope="module")

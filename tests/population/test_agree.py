@@ -42,3 +42,13 @@ def test_the_first_that_differs_is_named():
         assert_replicas_agree(tree, stacked=True)
     with pytest.raises(ValueError, match="step is a scalar, expected a leading axis"):
         assert_replicas_agree({"step": np.float32(0)}, stacked=True)
+
+
+def test_keys_and_complex_numbers_are_compared():
+    keys = jax.random.split(jax.random.key(0), 2)
+    assert_replicas_agree({"key": jax.random.key(0), "step": 3})
+    assert_replicas_agree({"key": keys[jnp.array([1, 1])]}, stacked=True)
+    with pytest.raises(AssertionError, match="key differs between replicas 0 and 1"):
+        assert_replicas_agree({"key": keys}, stacked=True)
+    with pytest.raises(AssertionError, match=r"a differs .* 0 and 1, by up to 5"):
+        assert_replicas_agree({"a": np.array([[1 + 1j], [4 + 5j]])}, stacked=True)

@@ -56,6 +56,29 @@ def test_what_is_not_statistics_is_refused():
         merge_batch_stats(layers)
 
 
+@pytest.mark.parametrize("counts", [[1, 2], [[1], [1], [1]]])
+def test_counts_that_are_not_one_a_replica_are_refused(counts):
+    stats = {"bn": {"mean": jnp.zeros((3, 2)), "var": jnp.ones((3, 2))}}
+    with pytest.raises(ValueError, match=r"expected \(3,\), one a replica; pass how"):
+        merge_batch_stats(stats, counts)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    stats = {"bn": {"mean": jnp.zeros((3, 2)), "var": jnp.ones((3, 4))}}
+    with pytest.raises(ValueError, match=r"'bn' .* and var \(3, 4\), expected one"):
+        merge_batch_stats(stats)
+    stats = {"bn": {"mean": jnp.zeros((3, 2)), "var": jnp.ones((3, 2))}, "step": 3}
+    with pytest.raises(ValueError, match="expected all alike; give every array a lead"):
+        merge_batch_stats(stats)
+
+
+def test_where_nothing_was_counted_a_layer_is_as_new():
+    stats = {"bn": {"mean": jnp.full((3, 2), 7.0), "var": jnp.full((3, 2), jnp.nan)}}
+    merged = merge_batch_stats(stats, [0, 0, 0])["bn"]
+    np.testing.assert_array_equal(merged["mean"], 0)
+    np.testing.assert_array_equal(merged["var"], 1)
+
+
 DEVICES = 8
 MAPPED = ("pmap", "vmap", "typed shard_map", "untyped shard_map", "jit")
 
@@ -112,6 +135,21 @@ def test_replicas_merge_in_one_collective(how, mesh):
         for key in expected:
             value = found[key][3] if how in ("pmap", "vmap") else found[key]
             np.testing.assert_allclose(value, expected[key], rtol=1e-6)
+
+
+def test_replicas_over_axes_of_both_kinds(mesh):
+    mean = np.random.default_rng(0).normal(size=(3, DEVICES, 2)).astype(np.float32)
+
+    def merge(mean):
+        stats = {"bn": {"mean": mean, "var": jnp.ones_like(mean)}}
+        return merge_batch_stats(stats, axis_name=("lanes", "devices"))["bn"]
+
+    with jax.set_mesh(mesh):
+        merged = jax.jit(jax.vmap(merge, axis_name="lanes"))(mean)
+    assert merged["mean"].shape == (3, 2)
+    for lane in range(3):
+        np.testing.assert_allclose(merged["mean"][lane], mean.mean((0, 1)), atol=1e-6)
+        np.testing.assert_allclose(merged["var"][lane], 1 + mean.var((0, 1)), rtol=1e-6)
 
 
 def test_averaging_the_variances_would_lose_what_lies_between():
