@@ -1,0 +1,69 @@
+"""Watching an nnx model: a copy of it, whose norm layers are told to call back."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxbn.base import Array
+from jaxbn.tree._watch import NOTE, Call, Handler, is_norm, own_notes
+
+
+def run_nnx(
+    model: nnx.Module, handler: Handler, variables: Any, args: tuple, kwargs: dict
+) -> tuple[Any, Any]:
+    """Returns the output of the model, and its statistics with the notes."""
+    graph, state = nnx.split(model)
+    copy = nnx.merge(graph, jax.tree.map(lambda a: a, state))
+    if variables is not None:
+        nnx.update(copy, variables)
+    for path, layer in list(nnx.iter_graph(copy)):
+        if is_norm(layer, nnx.BatchNorm):
+            layer.__class__ = watched(type(layer), "/".join(map(str, path)), handler)
+    output = copy(*args, **kwargs)
+    return output, nnx.state(copy, nnx.BatchStat)
+
+
+def watched(kind: type, path: str, handler: Handler) -> type:
+    """Returns the class `kind` with calls that go to the handler."""
+
+    def __call__(
+        self: Any,
+        x: Array,
+        use_running_average: bool | None = None,
+        *,
+        mask: Array | None = None,
+    ) -> Array:
+        given = use_running_average
+        if given is None:
+            given = self.use_running_average
+
+        def proceed(use_running_average: bool = bool(given), x: Array = x) -> Array:
+            return kind.__call__(self, x, use_running_average, mask=mask)
+
+        held = values_of(self, nnx.BatchStat)
+        axis = self.as_norm().axis if hasattr(self, "as_norm") else self.axis
+        call = Call(
+            path,
+            self,
+            axis,
+            x,
+            mask,
+            bool(given),
+            values_of(self, nnx.Param),
+            {k: v for k, v in held.items() if not k.startswith(NOTE)},
+            own_notes(held),
+            proceed,
+        )
+        y, notes = handler(call)
+        for name, value in notes.items():
+            setattr(self, NOTE + name, nnx.BatchStat(jnp.asarray(value)))
+        return y
+
+    return type(kind.__name__, (kind,), {"__call__": __call__})
+
+
+def values_of(layer: Any, kind: type) -> dict[str, Array]:
+    """Returns the arrays that a layer holds as variables of a kind, by name."""
+    return {k: v[...] for k, v in vars(layer).items() if isinstance(v, kind)}
