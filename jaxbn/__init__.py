@@ -18,8 +18,21 @@ from jaxbn.core import normalize as normalize
 from jaxbn.core import reduce_moments as reduce_moments
 from jaxbn.core import resolve_groups as resolve_groups
 from jaxbn.core import update_running as update_running
+from jaxbn.variants import adaptive_norm as adaptive_norm
+from jaxbn.variants import apply_jointly as apply_jointly
+from jaxbn.variants import batch_renorm as batch_renorm
+from jaxbn.variants import domain_norm as domain_norm
+from jaxbn.variants import frozen_norm as frozen_norm
+from jaxbn.variants import ghost_norm as ghost_norm
+from jaxbn.variants import group_norm as group_norm
+from jaxbn.variants import instance_norm as instance_norm
+from jaxbn.variants import layer_norm as layer_norm
+from jaxbn.variants import no_norm as no_norm
 from jaxbn.variants import shuffle as shuffle
 from jaxbn.variants import shuffled as shuffled
+from jaxbn.variants import split_norm as split_norm
+from jaxbn.variants import standardize_kernel as standardize_kernel
+from jaxbn.variants import standardize_kernels as standardize_kernels
 from jaxbn.variants import unshuffle as unshuffle
 
 __version__ = "0.1.0"

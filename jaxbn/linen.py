@@ -4,6 +4,8 @@
 changing the import is the whole migration. `Norm` wraps any pair.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -31,6 +33,7 @@ class Layer(nn.Module):
         use_running_average: bool | None = None,
         *,
         mask: Array | None = None,
+        **overrides: Any,
     ) -> Array:
         """Returns `x` normalized; updates 'batch_stats' unless they normalize.
 
@@ -42,6 +45,8 @@ class Layer(nn.Module):
             use_running_average: as the attribute; give one of the two.
             mask: bool or weights, broadcastable to `x` or to `x` without its feature
                 axes; masked equals removed.
+            **overrides: what else the norm takes in a call: `domain` of `domain_norm`,
+                `update_stats`, ...
 
         Returns:
             An array of the shape of `x`.
@@ -56,7 +61,11 @@ class Layer(nn.Module):
         norm = self.as_norm(x)
         num_features = feature_shape(x, feature_axes(norm.axis, x.ndim))
         starting = self.is_initializing()
-        update = not use_running_average and not starting
+        update = overrides.pop("update_stats", None)
+        update = (not use_running_average if update is None else update) and (
+            not starting
+        )
+        overrides |= base.NOTHING_SHARED if starting else {}
 
         def init(name: str, kind: int, key: Array | None = None) -> Array:
             return norm.init(num_features, key=key)[kind][name]
@@ -78,7 +87,7 @@ class Layer(nn.Module):
             not use_running_average,
             mask=mask,
             update_stats=update,
-            **(base.NOTHING_SHARED if starting else {}),
+            **overrides,
         )
         if update:
             for name, variable in state.items():

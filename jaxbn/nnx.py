@@ -64,6 +64,7 @@ class Norm(nnx.Module):
         use_running_average: bool | None = None,
         *,
         mask: Array | None = None,
+        **overrides: Any,
     ) -> Array:
         """Returns `x` normalized; moves the running statistics unless they normalize.
 
@@ -72,6 +73,8 @@ class Norm(nnx.Module):
             use_running_average: overrides the attribute.
             mask: bool or weights, broadcastable to `x` or to `x` without its feature
                 axes; masked equals removed.
+            **overrides: what else the norm takes in a call: `domain` of `domain_norm`,
+                `update_stats`, ...
 
         Returns:
             An array of the shape of `x`.
@@ -90,9 +93,9 @@ class Norm(nnx.Module):
         params = {name: getattr(self, name)[...] for name in self.param_names}
         state = {name: getattr(self, name)[...] for name in self.state_names}
         y, new = self.as_norm().apply(
-            params, state, x, not use_running_average, mask=mask
+            params, state, x, not use_running_average, mask=mask, **overrides
         )
-        if not use_running_average:
+        if overrides.get("update_stats", not use_running_average):
             for name in self.state_names:
                 getattr(self, name)[...] = jax.lax.stop_gradient(new[name])
         return y
@@ -235,7 +238,7 @@ def _create(
         value = norm.init(module.num_features)[1][name]
         setattr(module, name, nnx.BatchStat(value))
     for name in ("scale", "bias"):
-        if name not in params:
+        if name not in params and name not in state:
             setattr(module, name, nnx.data(None))
     for name in params:
         value = norm.init(module.num_features, key=rngs.params())[0][name]

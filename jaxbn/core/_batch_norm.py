@@ -1,4 +1,4 @@
-"""Batch norm: the bricks laid in the usual order, as two functions and as a pair.
+"""Batch norm: the bricks laid in the usual order, as one function.
 
 moments of the batch  ->  pooled over devices  ->  absorbed by the running
 statistics  ->  used to normalize (in training; in evaluation the running ones are)
@@ -6,7 +6,8 @@ statistics  ->  used to normalize (in training; in evaluation the running ones a
 
 import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -17,10 +18,10 @@ from jaxbn.base import (
     AxisIndexGroups,
     AxisName,
     DType,
-    Norm,
     Params,
     State,
 )
+from jaxbn.core._adjust import adjust_batch
 from jaxbn.core._axes import feature_axes, feature_shape, reduction_axes
 from jaxbn.core._checks import (
     check_layout,
@@ -33,12 +34,15 @@ from jaxbn.core._checks import (
 from jaxbn.core._devices import mesh_size
 from jaxbn.core._dtypes import as_inexact
 from jaxbn.core._fused import Batch, apply_batch
-from jaxbn.core._init import bn_init
 from jaxbn.core._lanes import absorbed
 from jaxbn.core._mask import as_weights
+from jaxbn.core._moments import Moments
 from jaxbn.core._normalize import normalize
-from jaxbn.core._plan import make_plan
+from jaxbn.core._plan import Plan, make_plan
 from jaxbn.core._running import needs_count, update_running
+
+Adjust: TypeAlias = Callable[[State, Moments], tuple[Array, Array]]
+"""`adjust(state, moments) -> (gain, offset)`; see `bn_apply`."""
 
 
 def bn_apply(
@@ -61,6 +65,7 @@ def bn_apply(
     debias: bool = False,
     skip_nonfinite: bool = True,
     custom_derivative: bool = True,
+    adjust: Adjust | None = None,
 ) -> tuple[Array, State]:
     """Returns `x` normalized per channel, and the new running statistics.
 
@@ -112,6 +117,11 @@ def bn_apply(
         skip_nonfinite: channels with a non-finite batch statistic keep their state.
         custom_derivative: False leaves the derivative to JAX: same values, more memory.
             An `axis_name` of vmap always does.
+        adjust: `adjust(state, moments) -> (gain, offset)`, [C] each: the normalized
+            value becomes `gain * xhat + offset` before scale and bias. Batch
+            renormalization and adaptation at test time are made of it. It is given the
+            state before the update; with several batches in the array everything is
+            [batches, C], the state [1, C].
 
     Returns:
         y of the shape of `x`, and the state. A channel that counted nothing (all
@@ -124,6 +134,7 @@ def bn_apply(
 
     Example:
         >>> import jax.numpy as jnp
+        >>> from jaxbn.core import bn_init
         >>> params, state = bn_init(1)
         >>> x = jnp.array([[1.0], [3.0]])
         >>> y, state = bn_apply(params, state, x, True, momentum=0.5)
@@ -171,7 +182,12 @@ def bn_apply(
         check_state(state, shape, counts=counts, devices=mesh_size(plan.laid_along))
     dtype = np.dtype(x.dtype if dtype is None else dtype)
     batch = Batch(features, epsilon, plan, dtype)
-    by_batch, moments = apply_batch(x, scale, bias, weights, batch, custom_derivative)
+    given = x, scale, bias, weights, batch, custom_derivative
+    if adjust is None:
+        by_batch, moments = apply_batch(*given)
+    else:
+        rows = functools.partial(adjust, _as_rows(state, plan, len(shape)))
+        by_batch, moments = adjust_batch(*given, rows)
     if not use_running_average:
         y = by_batch
     if not update_stats:
@@ -188,59 +204,14 @@ def bn_apply(
     )
 
 
-_INIT_OPTIONS = (
-    "use_scale",
-    "use_bias",
-    "scale_init",
-    "bias_init",
-    "param_dtype",
-)
-_SHARED_OPTIONS = ("momentum", "debias", "dtype")
-
-
-def batch_norm(*, axis: Axes = -1, **options: Any) -> Norm:
-    """Returns batch norm as a pair `Norm(init, apply)` with its options fixed.
-
-    Args:
-        axis: the feature axis, or several.
-        **options: the keyword options of `bn_init` and of `bn_apply`.
-
-    Returns:
-        A `Norm`; `apply` still takes `mask`, `use_running_average`, `update_stats` and
-        `axis_name` at each call.
-
-    Raises:
-        ValueError: on an option that neither function has, or one out of range.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> norm = batch_norm(momentum=None, use_bias=False)
-        >>> params, state = norm.init(1)
-        >>> _, state = norm.apply(params, state, jnp.array([[1.0], [3.0]]), True)
-        >>> {key: float(value[0]) for key, value in state.items()}
-        {'mean': 2.0, 'var': 1.0, 'count': 1.0}
-    """
-    known = {*_INIT_OPTIONS, *_SHARED_OPTIONS, *(bn_apply.__kwdefaults__ or {})}
-    unknown = sorted(set(options) - known)
-    if unknown:
+def _as_rows(state: State, plan: Plan, rank: int) -> State:
+    """Returns the state as every batch in the array has it, [1, C]; [C] for one."""
+    if not plan.lanes:
+        return state
+    stacked = [key for key, value in state.items() if value.ndim > rank]
+    if stacked:
         raise ValueError(
-            f"batch_norm got options {unknown}, expected some of {sorted(known)}; "
-            "check the spelling"
+            f"state {stacked} is stacked over devices, expected one for all where "
+            "normalized values are adjusted; merge it by merge_batch_stats"
         )
-    check_options(
-        options.get("momentum", 0.99),
-        options.get("epsilon", 1e-5),
-        options.get("debias", False),
-        options.get("axis_name"),
-        options.get("axis_index_groups"),
-        options.get("normalization_batch_size"),
-    )
-    to_init = {
-        k: options[k] for k in (*_INIT_OPTIONS, *_SHARED_OPTIONS) if k in options
-    }
-    to_apply = {k: v for k, v in options.items() if k not in _INIT_OPTIONS}
-    return Norm(
-        init=functools.partial(bn_init, **to_init),
-        apply=functools.partial(bn_apply, axis=axis, **to_apply),
-        axis=axis if isinstance(axis, int) else tuple(axis),
-    )
+    return {key: v[None] if v.ndim == rank else v for key, v in state.items()}

@@ -1,0 +1,66 @@
+"""Batch norm as a pair: `bn_init` and `bn_apply` with their options fixed."""
+
+import functools
+from typing import Any
+
+from jaxbn.base import Axes, Norm
+from jaxbn.core._batch_norm import bn_apply
+from jaxbn.core._checks import check_options
+from jaxbn.core._init import bn_init
+
+_INIT_OPTIONS = (
+    "use_scale",
+    "use_bias",
+    "scale_init",
+    "bias_init",
+    "param_dtype",
+)
+_SHARED_OPTIONS = ("momentum", "debias", "dtype")
+
+
+def batch_norm(*, axis: Axes = -1, **options: Any) -> Norm:
+    """Returns batch norm as a pair `Norm(init, apply)` with its options fixed.
+
+    Args:
+        axis: the feature axis, or several.
+        **options: the keyword options of `bn_init` and of `bn_apply`.
+
+    Returns:
+        A `Norm`; `apply` still takes `mask`, `use_running_average`, `update_stats` and
+        `axis_name` at each call.
+
+    Raises:
+        ValueError: on an option that neither function has, or one out of range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> norm = batch_norm(momentum=None, use_bias=False)
+        >>> params, state = norm.init(1)
+        >>> _, state = norm.apply(params, state, jnp.array([[1.0], [3.0]]), True)
+        >>> {key: float(value[0]) for key, value in state.items()}
+        {'mean': 2.0, 'var': 1.0, 'count': 1.0}
+    """
+    known = {*_INIT_OPTIONS, *_SHARED_OPTIONS, *(bn_apply.__kwdefaults__ or {})}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise ValueError(
+            f"batch_norm got options {unknown}, expected some of {sorted(known)}; "
+            "check the spelling"
+        )
+    check_options(
+        options.get("momentum", 0.99),
+        options.get("epsilon", 1e-5),
+        options.get("debias", False),
+        options.get("axis_name"),
+        options.get("axis_index_groups"),
+        options.get("normalization_batch_size"),
+    )
+    to_init = {
+        k: options[k] for k in (*_INIT_OPTIONS, *_SHARED_OPTIONS) if k in options
+    }
+    to_apply = {k: v for k, v in options.items() if k not in _INIT_OPTIONS}
+    return Norm(
+        init=functools.partial(bn_init, **to_init),
+        apply=functools.partial(bn_apply, axis=axis, **to_apply),
+        axis=axis if isinstance(axis, int) else tuple(axis),
+    )

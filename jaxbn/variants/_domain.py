@@ -1,0 +1,182 @@
+"""Domain norm: statistics of each domain, chosen by an index, over any norm.
+
+A batch norm of mixed domains normalizes none of them (Wu and Johnson 2021, section 5).
+Here a norm's state, and if wanted its parameters, are kept once a domain, stacked.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxbn.base import Array, Norm, Params, State
+from jaxbn.core import Moments, feature_axes, merge_moments
+from jaxbn.core._dtypes import as_inexact
+from jaxbn.core._mask import as_weights
+
+
+def domain_norm(
+    num_domains: int,
+    norm: Norm,
+    *,
+    affine: Literal["shared", "per_domain"] = "shared",
+) -> Norm:
+    """Returns `norm` with a state of its own for each domain.
+
+    `apply` takes one keyword more, `domain`: an index [] of all examples, or [N] one an
+    example; it may be traced. Examples of different domains are not normalized
+    together, in training nor in evaluation, and each domain's state moves by its own
+    examples only, exactly as if there were so many norms.
+
+    Args:
+        num_domains: D.
+        norm: any `Norm` that masks exactly; with [N] indices it runs once a domain.
+        affine: whether all domains share scale and bias (the paper's tables find little
+            difference) or have their own.
+
+    Returns:
+        A `Norm`; its state is that of `norm` with an axis [D, ...] in front, and so are
+        its parameters with `affine='per_domain'`.
+
+        An index outside [0, D), or none at all in evaluation, is an *unseen* domain: it
+        is normalized with the statistics of all domains that have absorbed anything,
+        pooled by total variance with equal weight, and the mean of their parameters. In
+        training it is normalized by itself and nobody absorbs it.
+
+    Raises:
+        ValueError: on fewer than one domain, another word for `affine`; in `apply` if
+            there is no domain in training, or one that is neither [] nor [N] integers.
+
+    Example:
+        >>> from jaxbn.core import batch_norm
+        >>> norm = domain_norm(2, batch_norm(momentum=0.0))
+        >>> params, state = norm.init(1)
+        >>> x = jnp.array([[0.0], [2.0], [10.0], [14.0]])
+        >>> domain = jnp.array([0, 0, 1, 1])
+        >>> y, state = norm.apply(params, state, x, True, domain=domain)
+        >>> y.round(2).ravel(), state['mean'].ravel()
+        (Array([-1.,  1., -1.,  1.], dtype=float32), Array([ 1., 12.], dtype=float32))
+
+    References:
+        Chang et al., Domain-specific batch normalization, 2019.
+        https://arxiv.org/abs/1906.03950
+        Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, section 5.
+    """
+    if num_domains < 1:
+        raise ValueError(
+            f"num_domains is {num_domains}, expected an int from 1 on; it is how many "
+            "states there are"
+        )
+    if affine not in ("shared", "per_domain"):
+        raise ValueError(
+            f"affine is {affine!r}, expected 'shared' or 'per_domain'; it says whose "
+            "scale and bias are"
+        )
+    own = affine == "per_domain"
+
+    def init(
+        num_features: int | Sequence[int], *, key: Array | None = None
+    ) -> tuple[Params, State]:
+        params, state = norm.init(num_features, key=key)
+
+        def repeat(tree: dict[str, Array]) -> dict[str, Array]:
+            return {k: jnp.stack([value] * num_domains) for k, value in tree.items()}
+
+        return repeat(params) if own else params, repeat(state)
+
+    def apply(
+        params: Params,
+        state: State,
+        x: ArrayLike,
+        train: bool,
+        *,
+        mask: ArrayLike | None = None,
+        domain: ArrayLike | None = None,
+        **overrides: Any,
+    ) -> tuple[Array, State]:
+        x = as_inexact(x)
+        domain = _checked(domain, train, x, norm)
+        domain = jnp.where((domain < 0) | (domain >= num_domains), num_domains, domain)
+        states = _with(state, pool_domains(state))
+        affines = _with(params, _mean(params)) if own else params
+
+        def run(
+            params: Params, state: State, mask: ArrayLike | None
+        ) -> tuple[Array, State]:
+            return norm.apply(params, state, x, train, mask=mask, **overrides)
+
+        if domain.ndim == 0:
+            here = affines if not own else {k: v[domain] for k, v in affines.items()}
+            y, new = run(here, {k: v[domain] for k, v in states.items()}, mask)
+            moved = {k: v.at[domain].set(new[k], mode="drop") for k, v in state.items()}
+        else:
+            inside = _masks(domain, num_domains + 1, mask, x, norm)
+            ys, new = jax.vmap(run, (0 if own else None, 0, 0))(affines, states, inside)
+            y = jnp.sum(ys, 0, dtype=ys.dtype)  # 0 behind a mask
+            moved = {k: v[:-1] for k, v in new.items()}
+        still = not overrides.get("update_stats", train)
+        return y, state if still else moved
+
+    return Norm(init, apply, norm.axis)
+
+
+def pool_domains(state: State) -> State:
+    """Returns one state for a domain that has none, from those of all, [D, ...].
+
+    Mean and variance are merged by total variance, with equal weight; where there is a
+    'count', those that are still 0 have no say. Of other entries, the largest.
+    """
+    pooled = {key: jnp.max(value, 0) for key, value in state.items()}
+    if {"mean", "var"} <= set(state):
+        seen = jnp.ones_like(state["var"])
+        if "count" in state:
+            seen = jnp.where(state["count"].sum(0) > 0, state["count"] > 0, seen)
+            seen = seen.astype(state["var"].dtype)
+        mean, var = state["mean"], state["var"]
+        moments = merge_moments(Moments(seen, mean, jnp.zeros_like(mean), var * seen))
+        pooled |= {"mean": moments.mean, "var": moments.var}
+    return pooled
+
+
+def _with(stacked: dict[str, Array], one: dict[str, Array]) -> dict[str, Array]:
+    """Returns [D + 1, ...]: one more entry behind those of the domains."""
+    return {k: jnp.concatenate([v, one[k][None]]) for k, v in stacked.items()}
+
+
+def _mean(params: Params) -> Params:
+    return {k: jnp.mean(value, 0, dtype=value.dtype) for k, value in params.items()}
+
+
+def _checked(domain: ArrayLike | None, train: bool, x: Array, norm: Norm) -> Array:
+    if domain is None and train:
+        raise ValueError(
+            "domain is None in training, expected an index, [] or one an example; pass "
+            "domain=..., in evaluation None is an unseen domain"
+        )
+    domain = jnp.asarray(-1 if domain is None else domain)
+    features = feature_axes(norm.axis, x.ndim)
+    examples = tuple(n for a, n in enumerate(x.shape) if a not in features)[:1]
+    if domain.shape not in ((), examples) or not jnp.issubdtype(
+        domain.dtype, jnp.integer
+    ):
+        raise ValueError(
+            f"domain has shape {domain.shape} and dtype {domain.dtype}, expected "
+            f"integers of shape () or {examples}; pass one index an example"
+        )
+    return domain
+
+
+def _masks(
+    domain: Array, count: int, mask: ArrayLike | None, x: Array, norm: Norm
+) -> Array:
+    """Returns [count, ...]: what of `x` counts in each domain."""
+    features = feature_axes(norm.axis, x.ndim)
+    along = next(a for a in range(x.ndim) if a not in features)
+    shape = [domain.shape[0] if a == along else 1 for a in range(x.ndim)]
+    inside = jnp.arange(count).reshape(-1, *[1] * x.ndim) == domain.reshape(1, *shape)
+    weights = as_weights(mask, x, features)
+    if weights is None:
+        return inside
+    return jnp.where(inside, weights, jnp.zeros((), weights.dtype))

@@ -1,0 +1,120 @@
+"""Joint normalization: several arrays that share one mean and one variance.
+
+The levels of a feature pyramid, the two batches of CrossQ: what belongs together does
+not have to be one array. Moments are measured apart and added; nothing is concatenated.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxbn.base import Array, Axes, AxisIndexGroups, AxisName, DType, Params, State
+from jaxbn.core import (
+    Moments,
+    batch_moments,
+    bn_apply,
+    feature_axes,
+    feature_shape,
+    merge_moments,
+    normalize,
+    reduce_moments,
+    update_running,
+)
+from jaxbn.core._checks import check_options, check_params, check_state, check_switch
+from jaxbn.core._dtypes import as_inexact
+from jaxbn.core._running import needs_count
+
+
+def apply_jointly(
+    params: Params,
+    state: State,
+    xs: Sequence[ArrayLike],
+    train: bool,
+    *,
+    masks: Sequence[ArrayLike | None] | None = None,
+    momentum: float | Array | None = 0.99,
+    epsilon: float = 1e-5,
+    axis: Axes = -1,
+    axis_name: AxisName | None = None,
+    axis_index_groups: AxisIndexGroups | None = None,
+    dtype: DType | None = None,
+    update_stats: bool | None = None,
+    unbiased: bool = False,
+    debias: bool = False,
+    skip_nonfinite: bool = True,
+) -> tuple[tuple[Array, ...], State]:
+    """Returns the arrays normalized as the one batch they make, and the new state.
+
+    Equal to batch norm of all elements in one array; every element weighs the same, so
+    larger arrays weigh more. Calling a norm once an array instead, as heads shared by
+    feature levels usually do, normalizes each by itself while the running statistics
+    mix them, which Wu and Johnson find to cost 5 points of AP (their table 5).
+
+    Args:
+        params: as for `bn_apply`.
+        state: as for `bn_apply`.
+        xs: arrays [..., C], of any ranks and sizes; all see the same channels.
+        train: a Python bool; evaluation is `bn_apply` of each.
+        masks: one an array, or None for none; as for `bn_apply`.
+        momentum: the weight of the old value.
+        epsilon: added to the variance, inside the root.
+        axis: the feature axis, or several, of each array.
+        axis_name: the axis of devices to pool over: one collective for all arrays.
+        axis_index_groups: as for `bn_apply`.
+        dtype: of the results; that of each array by default.
+        update_stats: whether the state absorbs the batch; `train` by default.
+        unbiased: absorb the variance with n/(n-1).
+        debias: remove the initial value from the average.
+        skip_nonfinite: channels with a non-finite statistic keep their state.
+
+    Returns:
+        A tuple like `xs`, and the state.
+
+    Raises:
+        ValueError: if there are no arrays, masks of another number, or as `bn_apply`.
+
+    Example:
+        >>> from jaxbn.core import bn_init
+        >>> params, state = bn_init(1)
+        >>> xs = jnp.array([[0.0]]), jnp.array([[[3.0], [6.0]]])
+        >>> ys, state = apply_jointly(params, state, xs, True, momentum=0.0)
+        >>> state['mean'], state['var']
+        (Array([3.], dtype=float32), Array([6.], dtype=float32))
+
+    References:
+        Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, section 5.2.
+    """
+    masks = [None] * len(xs) if masks is None else masks
+    if not xs or len(masks) != len(xs):
+        raise ValueError(
+            f"there are {len(xs)} arrays and {len(masks)} masks, expected one mask an "
+            "array, and an array; pass None where all counts"
+        )
+    train = check_switch("train", train)
+    fixed = {"epsilon": epsilon, "axis": axis, "dtype": dtype}
+    if not train:
+        pairs = zip(xs, masks, strict=True)
+        ys = (bn_apply(params, state, x, False, mask=m, **fixed)[0] for x, m in pairs)
+        return tuple(ys), state
+    check_options(momentum, epsilon, debias, axis_name, axis_index_groups)
+    arrays = [as_inexact(x) for x in xs]
+    update = train if update_stats is None else update_stats
+    update = check_switch("update_stats", update)
+    for x in arrays:
+        shape = feature_shape(x, feature_axes(axis, x.ndim))
+        check_params(params, shape, x)
+        if update:
+            check_state(state, shape, counts=needs_count(momentum, debias))
+    pairs = list(zip(arrays, masks, strict=True))
+    each = [batch_moments(x, axis=axis, mask=mask) for x, mask in pairs]
+    moments = merge_moments(Moments(*map(jnp.stack, zip(*each, strict=True))))
+    moments = reduce_moments(moments, axis_name, axis_index_groups)
+    statistics = moments.shift, moments.var, params.get("scale"), params.get("bias")
+    parts: dict[str, Any] = {**fixed, "delta": moments.delta}
+    ys = tuple(normalize(x, *statistics, mask=mask, **parts) for x, mask in pairs)
+    if update:
+        rule = {"unbiased": unbiased, "debias": debias, "momentum": momentum}
+        state = update_running(state, moments, skip_nonfinite=skip_nonfinite, **rule)
+    return ys, state

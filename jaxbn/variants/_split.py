@@ -1,0 +1,82 @@
+"""Split norm: parts of a batch that come from elsewhere have statistics of their own.
+
+AdvProp trains on clean and adversarial examples at once and normalizes each with its
+own kind: a domain norm whose domains are known by their place in the batch.
+"""
+
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxbn.base import Array, Norm, Params, State
+from jaxbn.core import feature_axes
+from jaxbn.variants._domain import domain_norm
+
+
+def split_norm(
+    norm: Norm,
+    *,
+    num_splits: int = 2,
+    affine: Literal["shared", "per_domain"] = "per_domain",
+) -> Norm:
+    """Returns `norm` with auxiliary statistics for the later parts of a batch.
+
+    In training the batch is cut along its examples into `num_splits` equal parts; the
+    first is the main one. Each part has its state, and by default its scale and bias,
+    as in AdvProp and timm's SplitBatchNorm. In evaluation everything is normalized as
+    the main part.
+
+    Args:
+        norm: any `Norm` that masks exactly.
+        num_splits: how many parts.
+        affine: as in `domain_norm`.
+
+    Returns:
+        A `Norm`; its state and parameters are those of `domain_norm`. `apply` takes
+        `domain` too, which says otherwise.
+
+    Raises:
+        ValueError: as `domain_norm`; in `apply` if the parts cannot be equal.
+
+    Example:
+        >>> from jaxbn.core import batch_norm
+        >>> norm = split_norm(batch_norm(momentum=0.0))
+        >>> params, state = norm.init(1)
+        >>> x = jnp.array([[0.0], [2.0], [10.0], [14.0]])
+        >>> _, state = norm.apply(params, state, x, True)
+        >>> state['mean'].ravel()
+        Array([ 1., 12.], dtype=float32)
+
+    References:
+        Xie et al., Adversarial examples improve image recognition, 2020, section 4.
+        https://arxiv.org/abs/1911.09665
+    """
+    parts = domain_norm(num_splits, norm, affine=affine)
+
+    def apply(
+        params: Params,
+        state: State,
+        x: ArrayLike,
+        train: bool,
+        *,
+        domain: ArrayLike | None = None,
+        **overrides: Any,
+    ) -> tuple[Array, State]:
+        if domain is None:
+            domain = _places(jnp.asarray(x), norm, num_splits) if train else 0
+        return parts.apply(params, state, x, train, domain=domain, **overrides)
+
+    return Norm(parts.init, apply, norm.axis)
+
+
+def _places(x: Array, norm: Norm, num_splits: int) -> Array:
+    """Returns the part of each example, [N]."""
+    features = feature_axes(norm.axis, x.ndim)
+    examples = next((n for a, n in enumerate(x.shape) if a not in features), 1)
+    if examples % num_splits:
+        raise ValueError(
+            f"x has {examples} examples, expected a multiple of num_splits, "
+            f"{num_splits}; pass domain=... for parts of other sizes"
+        )
+    return jnp.repeat(jnp.arange(num_splits), examples // num_splits)
