@@ -3,13 +3,13 @@
 `test_laws.py` and `test_laws_devices.py` run each law for each row that claims it, so
 a new variant is tested by adding its row. One that is plain batch norm with other
 options is `_batch_norm('name', option=...)`. One with arithmetic of its own brings a
-reference in NumPy and leaves out the laws that are not its own:
+reference in NumPy (`oracle_variants.py`) and leaves out the laws that are not its own:
 
     Row(
-        'ghost of 2',
-        make=functools.partial(jaxbn.ghost_norm, num_groups=2),
-        reference=functools.partial(oracle.ghost_apply_devices, num_groups=2),
-        laws=EVERY - {Law.PERMUTING},
+        "ghost of 2",
+        make=functools.partial(jaxbn.ghost_norm, size=2),
+        reference=functools.partial(variants.ghost, cut=...),
+        laws=EVERY - {Law.PERMUTING, Law.MASKED, Law.WEIGHTS, Law.DEVICES},
     )
 """
 
@@ -21,6 +21,7 @@ from enum import StrEnum
 import jax.numpy as jnp
 import numpy as np
 import oracle
+import oracle_variants as variants
 import pytest
 
 import jaxbn
@@ -116,7 +117,130 @@ def _batch_norm(name: str, **options) -> Row:
     )
 
 
+def _started(options):
+    """Returns the options that are left of those which a row is made with."""
+    return {k: v for k, v in options.items() if not k.startswith("axis_")}
+
+
+def _always(norm, **fixed):
+    """Returns `norm` called with more keywords each time."""
+    return norm._replace(apply=functools.partial(norm.apply, **fixed))
+
+
+def _domain(**options):
+    return _always(jaxbn.domain_norm(1, jaxbn.batch_norm(**options)), domain=0)
+
+
+def _domains(**options):
+    """An index an example, all of them 0."""
+    norm = jaxbn.domain_norm(1, jaxbn.batch_norm(**options))
+
+    def apply(params, state, x, train, **rest):
+        domain = jnp.zeros(jnp.shape(x)[:1] if jnp.ndim(x) > 1 else (), jnp.int32)
+        return norm.apply(params, state, x, train, domain=domain, **rest)
+
+    return norm._replace(apply=apply)
+
+
+def _split(**options):
+    return jaxbn.split_norm(jaxbn.batch_norm(**options))
+
+
+BY_PLACE = {Law.PERMUTING, Law.MASKED, Law.WEIGHTS, Law.DEVICES}
+"""What does not hold where it matters at which place an example is."""
+OF_STATES = {Law.CHANNELS, Law.NONFINITE, Law.SINGLE, Law.OFFSET, Law.DEVICES}
+"""What is tested on states [C] and parameters that all devices share."""
+OF_BATCHES = {Law.AFFINE, Law.NONFINITE, Law.SINGLE, Law.OFFSET}
+"""What does not hold where batches do not normalize."""
+WITHOUT_STATE = {*OF_BATCHES, Law.CHANNELS, Law.WEIGHTS, Law.DEVICES, Law.MASKED}
+"""What is said of batches, or tested by their state."""
+
 PLAIN = _batch_norm("plain")
+_RENORM = {"warmup_steps": 1, "r_steps": 2, "d_steps": 3}
+_VARIANTS = (
+    Row(
+        "frozen",
+        make=lambda **o: jaxbn.frozen_norm(**_started(o)),
+        reference=variants.frozen,
+        laws=EVERY - OF_BATCHES,
+    ),
+    Row(
+        "frozen, affine too",
+        make=lambda **o: jaxbn.frozen_norm(constant_affine=True, **_started(o)),
+        reference=variants.frozen,
+        laws=EVERY - OF_BATCHES,
+    ),
+    Row(
+        "frozen, not folded",
+        make=lambda **o: jaxbn.frozen_norm(fold=False, **_started(o)),
+        reference=variants.frozen,
+        laws=EVERY - OF_BATCHES,
+    ),
+    Row(
+        "ghosts of 2",
+        make=functools.partial(jaxbn.ghost_norm, size=2),
+        reference=functools.partial(
+            variants.ghost, cut=lambda n: [2] * (n // 2) + [1] * (n % 2)
+        ),
+        laws=EVERY - BY_PLACE,
+    ),
+    Row(
+        "3 ghosts",
+        make=functools.partial(jaxbn.ghost_norm, num_groups=3),
+        reference=functools.partial(
+            variants.ghost,
+            cut=lambda n: [len(part) for part in np.array_split(range(n), 3)],
+        ),
+        laws=EVERY - BY_PLACE,
+    ),
+    Row(
+        "renorm",
+        make=functools.partial(jaxbn.batch_renorm, **_RENORM),
+        reference=functools.partial(variants.renorm, **_RENORM),
+        laws=EVERY - {Law.AFFINE},
+    ),
+    Row(
+        "domain",
+        make=_domain,
+        reference=variants.one_domain(oracle.bn_apply_devices),
+        laws=EVERY - OF_STATES,
+    ),
+    Row(
+        "domain by example",
+        make=_domains,
+        reference=variants.one_domain(oracle.bn_apply_devices),
+        laws=EVERY - OF_STATES,
+    ),
+    Row(
+        "adaptive",
+        make=functools.partial(jaxbn.adaptive_norm, prior_count=3.0),
+        reference=functools.partial(variants.adaptive, prior_count=3.0),
+    ),
+    Row(
+        "split",
+        make=_split,
+        reference=oracle.bn_apply_devices,  # not of it: tests/variants/test_split.py
+        laws=frozenset({Law.EVAL, Law.SCAN, Law.JIT, Law.FLAX}),
+    ),
+    Row(
+        "group norm",
+        make=lambda **o: jaxbn.group_norm(1, **_started(o)),
+        reference=variants.each_example(variants.by_group(1)),
+        laws=EVERY - WITHOUT_STATE,
+    ),
+    Row(
+        "instance norm",
+        make=lambda **o: jaxbn.instance_norm(**_started(o)),
+        reference=variants.each_example(variants.by_group(None)),
+        laws=EVERY - WITHOUT_STATE,
+    ),
+    Row(
+        "layer norm",
+        make=lambda **o: jaxbn.layer_norm(**_started(o)),
+        reference=variants.each_example(variants.by_position),
+        laws=EVERY - WITHOUT_STATE,
+    ),
+)
 ROWS = (
     PLAIN,
     _batch_norm("keras", momentum=0.9, epsilon=1e-3),
@@ -129,4 +253,5 @@ ROWS = (
     _batch_norm("channels first", axis=1),
     _batch_norm("two feature axes", axis=(-1, 1)),
     _batch_norm("plain autodiff", custom_derivative=False),
+    *_VARIANTS,
 )

@@ -366,7 +366,7 @@ def test_half_precision_in_and_out_with_float32_statistics(row, dtype):
     params, state = start(norm, x)
     y, new, y_eval = step(params, state, x)
     assert y.dtype == y_eval.dtype == dtype
-    assert {str(value.dtype) for value in new.values()} == {"float32"}
+    assert {str(value.dtype) for value in new.values()} <= {"float32"}
     expected, theirs = row.expected(params, state, x, True)
     oracle.assert_close(y, expected, TOLERANCE[dtype])
     assert_near(new, theirs, 1e-6)
@@ -451,7 +451,7 @@ def test_functional_equals_linen_equals_nnx_bitwise(row, dtype):
     norm, rngs = row.make(), nnx.Rngs(0)
     xs = draw(0, (3, 4, 3, 5), dtype, location=3.0)
     params, state = start(norm, xs[0])
-    num_features = state["mean"].shape
+    num_features = tuple(xs[0].shape[a] for a in oracle.feature_axes(norm.axis, 3))
     mask = by_example(row, xs[0], [True, True, False, True])
     inputs = params, state, xs, mask
     expected = run_functional(norm, *inputs)
