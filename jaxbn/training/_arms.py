@@ -14,7 +14,7 @@ from jaxbn.population import merge_batch_stats
 from jaxbn.training._config import TrainConfig
 from jaxbn.training._feed import kinds_of_data
 from jaxbn.training._histograms import activations
-from jaxbn.training._norms import create_norm
+from jaxbn.training._norms import create_norm, parse_options
 from jaxbn.training._optim import create_optimizer
 from jaxbn.training._parallel import (
     AXIS,
@@ -81,6 +81,7 @@ def create_arm(
             epsilon=config.bn_epsilon,
             axis_name=parallel.norm_axis,
             normalization_batch_size=config.normalization_batch_size,
+            **parse_options(config.norm_options).get(name, {}),
         )
         outputs, dtype = max(dataset.num_classes, 1), jnp.dtype(config.dtype)
         return create_model(config.model, outputs, norm, dtype=dtype)

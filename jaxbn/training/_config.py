@@ -5,7 +5,7 @@ import difflib
 from typing import Any, Literal
 
 from jaxbn.models import model_names
-from jaxbn.training._norms import norm_names
+from jaxbn.training._norms import norm_names, parse_options
 
 FREE_TO_CHANGE = frozenset(
     {
@@ -33,8 +33,11 @@ class TrainConfig:
     model: str = "mlp"
     """mlp, narrow, convnet, resnet8, resnet20 or resnet50."""
     norm: str = "batch,none"
-    """batch or none, or several with commas: the same net is trained once with each,
-    from the same weights on the same batches."""
+    """batch, renorm, adaptive, ghost, shuffled, split, frozen, group, instance, layer,
+    none, or several with commas: the same net is trained once with each, from the same
+    weights on the same batches."""
+    norm_options: tuple[str, ...] = ()
+    """Options of these: ghost.size=8 renorm.warmup_steps=100 group.num_groups=4 ..."""
     batch_size: int = 32
     """Examples of one step, over all devices (the global batch)."""
     num_epochs: int = 20
@@ -70,6 +73,9 @@ class TrainConfig:
     """Of the weights, the order of the examples and the augmentation."""
     eval_every: int = 1
     """Epochs between evaluations; the last epoch always has one."""
+    eval_stats: Literal["ema", "precise", "batch"] = "ema"
+    """Which statistics decide what the best checkpoint is: the running ones, precise
+    ones, or those of each test batch. All three are reported."""
     precise_num_samples: int = 10_000
     """Training examples that the precise statistics are measured on."""
     checkpoint_every: int = 1
@@ -111,6 +117,10 @@ def check_config(config: TrainConfig) -> None:
     _check_name("model", config.model, model_names())
     for name in config.norms:
         _check_name("norm", name, norm_names())
+    try:
+        parse_options(config.norm_options)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     if len(set(config.norms)) != len(config.norms):
         raise ConfigError(f"norm is {config.norm!r}, expected distinct names")
     for field in dataclasses.fields(config):

@@ -1,14 +1,81 @@
-"""Normalizations by name: what `--norm` accepts."""
+"""Normalizations by name: what `--norm` accepts, and `--norm_options` for them."""
 
+import ast
+from collections.abc import Callable
+from typing import Any
+
+from jaxbn import variants
 from jaxbn.base import AxisName, Norm
 from jaxbn.core import batch_norm
 
-_NORMS = {"batch": batch_norm, "none": None}
+_OF_BATCHES = ("momentum", "epsilon", "axis_name", "normalization_batch_size")
+_OF_EXAMPLES = ("epsilon",)
+
+
+def _shuffled(seed: int = 0, **options: Any) -> Norm:
+    axis_name = options["axis_name"]
+    return variants.shuffled(batch_norm(**options), axis_name=axis_name, seed=seed)
+
+
+def _ghost(
+    normalization_batch_size: int | None, axis_name: AxisName | None, **options: Any
+) -> Norm:
+    if normalization_batch_size is not None:
+        options["size"] = normalization_batch_size
+    return variants.ghost_norm(**options)
+
+
+def _split(**options: Any) -> Norm:
+    return variants.split_norm(batch_norm(**options))
+
+
+_NORMS: dict[str, tuple[Callable[..., Norm], tuple[str, ...]]] = {
+    "batch": (batch_norm, _OF_BATCHES),
+    "renorm": (variants.batch_renorm, _OF_BATCHES),
+    "adaptive": (variants.adaptive_norm, _OF_BATCHES),
+    "ghost": (_ghost, _OF_BATCHES),
+    "shuffled": (_shuffled, _OF_BATCHES),
+    "split": (_split, _OF_BATCHES),
+    "frozen": (variants.frozen_norm, _OF_EXAMPLES),
+    "group": (variants.group_norm, _OF_EXAMPLES),
+    "instance": (variants.instance_norm, _OF_EXAMPLES),
+    "layer": (variants.layer_norm, _OF_EXAMPLES),
+}
+"""Factories, and which of the options of a run they take."""
 
 
 def norm_names() -> tuple[str, ...]:
     """Returns the names that `create_norm` knows."""
-    return tuple(_NORMS)
+    return (*_NORMS, "none")
+
+
+def parse_options(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Returns the options of each norm named, from 'norm.option=value'.
+
+    Raises:
+        ValueError: on a text of another form, or of no such norm.
+
+    Example:
+        >>> parse_options(('ghost.size=8', 'renorm.r_max=2.0'))
+        {'ghost': {'size': 8}, 'renorm': {'r_max': 2.0}}
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        name, dot, option = path.partition(".")
+        if not (equals and dot and option) or name not in _NORMS:
+            raise ValueError(
+                f"norm_options has {text!r}, expected NORM.OPTION=VALUE with one of "
+                f"{', '.join(_NORMS)}; for example ghost.size=8"
+            )
+        try:
+            options.setdefault(name, {})[option] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            raise ValueError(
+                f"norm_options has {text!r}, expected a Python literal behind =; quote "
+                "strings"
+            ) from None
+    return options
 
 
 def create_norm(
@@ -18,6 +85,7 @@ def create_norm(
     epsilon: float,
     axis_name: AxisName | None,
     normalization_batch_size: int | None,
+    **options: Any,
 ) -> Norm | None:
     """Returns the normalization called `name`, None for 'none'.
 
@@ -28,13 +96,18 @@ def create_norm(
         axis_name: the axis of the devices that share a batch, or None.
         normalization_batch_size: how many examples are normalized together; None for
             all of them.
+        **options: of the factory of that name.
+
+    Raises:
+        ValueError: on options that the norm does not have.
     """
-    factory = _NORMS[name]
-    if factory is None:
+    if name == "none":
         return None
-    return factory(
-        momentum=momentum,
-        epsilon=epsilon,
-        axis_name=axis_name,
-        normalization_batch_size=normalization_batch_size,
-    )
+    factory, takes = _NORMS[name]
+    given = {
+        "momentum": momentum,
+        "epsilon": epsilon,
+        "axis_name": axis_name,
+        "normalization_batch_size": normalization_batch_size,
+    }
+    return factory(**{key: given[key] for key in takes} | options)

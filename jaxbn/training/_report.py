@@ -100,7 +100,11 @@ class Report:
         """Remembers the step at which the first arm did best on the test split."""
         if row["norm"] != self.config.norms[0] or row["test_loss"] is None:
             return
-        score = row.get("test_accuracy", -row["test_loss"])
+        kind = {"ema": "", "precise": "_precise", "batch": "_batch"}
+        suffix = kind[self.config.eval_stats]
+        if f"test_loss{suffix}" not in row:  # A norm without statistics.
+            suffix = ""
+        score = row.get(f"test_accuracy{suffix}", -row[f"test_loss{suffix}"])
         if not self.best or score > self.best["score"]:
             self.best = {"step": row["step"], "score": score}
 

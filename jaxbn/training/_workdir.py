@@ -18,7 +18,7 @@ def open_workdir(config: TrainConfig) -> Path:
     """
     workdir = Path(config.workdir) if config.workdir else _fresh(config)
     path = workdir / "config.json"
-    wanted = dataclasses.asdict(config)
+    wanted = json.loads(json.dumps(dataclasses.asdict(config)))  # as it is read
     if path.exists():
         try:
             different = differences(json.loads(path.read_text()), wanted)

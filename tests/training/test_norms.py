@@ -1,0 +1,90 @@
+"""Every norm that `--norm` names trains, with the options it is given."""
+
+import dataclasses
+import json
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxbn.training import ConfigError, TrainConfig, fit
+from jaxbn.training._config import check_config
+from jaxbn.training._norms import create_norm, norm_names, parse_options
+from jaxbn.training._report import Report
+from jaxbn.training._workdir import open_workdir
+
+SHARED = {"momentum": 0.9, "epsilon": 1e-5, "axis_name": None}
+SHARED["normalization_batch_size"] = None
+NEEDED = {"ghost": {"size": 4}, "group": {"num_groups": 2}}
+X = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)
+
+
+@pytest.mark.parametrize("name", norm_names())
+def test_every_name_makes_a_norm(name):
+    norm = create_norm(name, **SHARED, **NEEDED.get(name, {}))
+    if name == "none":
+        assert norm is None
+        return
+    y, _ = norm.apply(*norm.init(4), X, True)
+    assert y.shape == X.shape
+
+
+def test_options_reach_the_norm(tmp_path):
+    config = TrainConfig(
+        workdir=str(tmp_path),
+        norm="ghost,group",
+        norm_options=("ghost.num_groups=4", "group.num_groups=8"),
+        num_epochs=1,
+        train_limit=64,
+        test_limit=20,
+        num_devices=1,
+        eval_stats="precise",
+    )
+    fit(config)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["norm"] for row in rows] == ["ghost", "group"]
+    assert np.isfinite([row["train_loss"] for row in rows]).all()
+    assert "test_loss_precise" in rows[0] and "test_loss_precise" not in rows[1]
+    best = json.loads((tmp_path / "summary.json").read_text())["best"]
+    assert best["score"] == rows[0]["test_accuracy_precise"]
+    open_workdir(dataclasses.replace(config, resume=True))  # it is the same run
+
+
+@pytest.mark.parametrize(("kind", "step"), [("ema", 1), ("precise", 2), ("batch", 3)])
+def test_the_best_checkpoint_is_that_of_the_statistics_chosen(kind, step):
+    report = types.SimpleNamespace(best={}, config=TrainConfig(eval_stats=kind))
+    for i, suffix in enumerate(("", "_precise", "_batch"), 1):
+        accuracies = {f"test_accuracy{s}": 0.5 for s in ("", "_precise", "_batch")}
+        losses = {f"test_loss{s}": 1.0 for s in ("", "_precise", "_batch")}
+        row = {"norm": "batch", "step": i, **losses, **accuracies}
+        Report.note_best(report, row | {f"test_accuracy{suffix}": 0.9})
+    assert report.best == {"step": step, "score": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            "ghost.size",
+            r"has 'ghost.size', expected NORM.OPTION=VALUE .*; for",
+        ),
+        ("gost.size=3", r"norm_options has 'gost.size=3', expected .* batch, renorm"),
+        (
+            "ghost.size=x",
+            r"has 'ghost.size=x', .* literal .*; quote strings",
+        ),
+    ],
+)
+def test_options_of_another_form_are_refused(options, words):
+    with pytest.raises(ConfigError, match=words):
+        check_config(TrainConfig(norm_options=(options,)))
+
+
+def test_options_that_a_norm_does_not_have_are_refused():
+    with pytest.raises(ValueError, match=r"got options \['rmax'\], expected some of"):
+        create_norm("shuffled", **SHARED, rmax=1)
+    assert parse_options(()) == {}
+    assert jax.tree.leaves(parse_options(("renorm.r_max=2",))) == [2]
