@@ -50,6 +50,9 @@ class TrainConfig:
     """The peak of the schedule."""
     momentum: float = 0.9
     """Of the optimizer; that of batch norm is bn_momentum."""
+    average_decay: float | None = None
+    """Also score a moving average of the weights, with this weight of the old value:
+    with the running statistics of the trained ones, and with its own precise ones."""
     weight_decay: float = 1e-4
     """Applied to weights; scales and biases are left alone."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
@@ -133,9 +136,9 @@ def check_config(config: TrainConfig) -> None:
         value = getattr(config, name)
         if value is not None and not value >= least:
             raise ConfigError(f"{name} is {value}, expected {least} or more")
-    for name in ("momentum", "bn_momentum", "label_smoothing"):
-        if not 0 <= getattr(config, name) <= 1:
-            value = getattr(config, name)
+    for name in ("momentum", "bn_momentum", "label_smoothing", "average_decay"):
+        value = getattr(config, name)
+        if value is not None and not 0 <= value <= 1:
             raise ConfigError(f"{name} is {value}, expected a number from 0 to 1")
     if config.learning_rate <= 0:
         raise ConfigError(f"learning_rate is {config.learning_rate}, expected > 0")

@@ -81,6 +81,9 @@ class Console:
             table.add_column(column, justify="right")
         for row in rows:
             table.add_row(describe(row["norm"]), *cells(row, what))
+            if f"test_{what}_averaged" in row:
+                averaged = cells(row, what, "_averaged")[:-1]
+                table.add_row("  averaged weights", *averaged, "")
         self.out.print(table)
         names = [n for n in ("curves.png", "activations.png") if (workdir / n).exists()]
         self.say(f"pictures: {', '.join(str(workdir / name) for name in names)}")
@@ -97,9 +100,10 @@ def scores(row: Row) -> str:
     )
 
 
-def cells(row: Row, what: str) -> tuple[str, ...]:
+def cells(row: Row, what: str, whose: str = "") -> tuple[str, ...]:
     """Returns running, precise, mini-batch, gap and training loss as text."""
     form = "{:.2%}" if what == "accuracy" else "{:.4g}"
+    what += whose
     running, precise = row[f"test_{what}"], row.get(f"test_{what}_precise")
     texts = [number(running, form)]
     for kind in ("precise", "batch"):

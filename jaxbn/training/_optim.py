@@ -1,10 +1,12 @@
-"""The optimizer: a schedule, a chain, and a decay that knows what a weight is."""
+"""The optimizer: a schedule, a chain, a decay that knows what a weight is, averages."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from jaxbn.base import Array
 from jaxbn.training._config import TrainConfig
 
 
@@ -41,7 +43,15 @@ def create_optimizer(
     Weight decay is decoupled for adamw and lamb and added to the gradient (the L2
     penalty) for the others; scales and biases are left alone by all.
     """
-    rate = create_schedule(config, steps_per_epoch)
+    chain = _create_chain(config, create_schedule(config, steps_per_epoch))
+    if config.average_decay is None:
+        return chain
+    return average_weights(chain, config.average_decay)
+
+
+def _create_chain(
+    config: TrainConfig, rate: optax.Schedule
+) -> optax.GradientTransformation:
     decay, mask = config.weight_decay, is_weight
     if config.optimizer == "adamw":
         return optax.adamw(rate, weight_decay=decay, mask=mask)
@@ -54,6 +64,53 @@ def create_optimizer(
         "rmsprop": lambda: optax.rmsprop(rate, momentum=config.momentum),
     }[config.optimizer]()
     return optax.chain(optax.add_decayed_weights(decay, mask), step)
+
+
+class Averaged(NamedTuple):
+    """The state of `average_weights`.
+
+    Attributes:
+        inner: the state of the optimizer.
+        steps: [] int32, how many were taken.
+        average: of the parameters.
+    """
+
+    inner: Any
+    steps: Array
+    average: Any
+
+
+def average_weights(
+    optimizer: optax.GradientTransformation, decay: float
+) -> optax.GradientTransformation:
+    """Returns `optimizer` keeping an average of the weights it makes in its state.
+
+        average = d average + (1 - d) params,   d = min(decay, (1 + steps)/(10 + steps))
+
+    The average follows closely at first, so that nothing of the initial weights stays.
+    """
+
+    def init(params: Any) -> Averaged:
+        steps = jnp.zeros((), jnp.int32)
+        return Averaged(optimizer.init(params), steps, jax.tree.map(jnp.copy, params))
+
+    def update(updates: Any, state: Averaged, params: Any = None) -> tuple:
+        updates, inner = optimizer.update(updates, state.inner, params)
+        keep = jnp.minimum(decay, (1 + state.steps) / (10 + state.steps))
+        new = optax.apply_updates(params, updates)
+        average = jax.tree.map(
+            lambda old, now: (keep * old + (1 - keep) * now).astype(old.dtype),
+            state.average,
+            new,
+        )
+        return updates, Averaged(inner, state.steps + 1, average)
+
+    return optax.GradientTransformation(init, update)  # pyrefly: ignore[bad-argument-type]
+
+
+def averaged_weights(opt_state: Any) -> Any | None:
+    """Returns the average in the state of an optimizer, None if it keeps none."""
+    return opt_state.average if isinstance(opt_state, Averaged) else None
 
 
 def is_weight(params: Any) -> Any:

@@ -1,6 +1,7 @@
 """Scores: how an arm does on the test split, with each kind of statistics."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from jaxbn.training._arms import Arm
 from jaxbn.training._feed import Examples, pieces
 from jaxbn.training._histograms import histograms_of
 from jaxbn.training._metrics import averages
+from jaxbn.training._optim import averaged_weights
 from jaxbn.training._parallel import Parallel, fetch, put
 from jaxbn.training._state import TrainState
 from jaxbn.training._step import variables_of
@@ -50,28 +52,42 @@ def score_test(
 
     'test_loss' and 'test_accuracy' are with the running statistics, '..._precise' with
     those measured on `train_rows` of the training split, '..._batch' with those of each
-    test batch.
+    test batch; '..._averaged...' are those of averaged weights, where there are some.
     """
-    batch_size = train_rows.shape[1]
-    rows, mask = eval_indices(len(test.source.labels), batch_size)
-
     population = population_of(arm, parallel, state)
+    rows, mask = eval_indices(len(test.source.labels), train_rows.shape[1])
+    tested = functools.partial(pieces, parallel, test, rows, mask)
+    given = functools.partial(pieces, parallel, train, train_rows)
+    found = _score(arm, parallel, state.params, population, tested, given, "")
+    averaged = averaged_weights(state.opt_state)
+    if averaged is not None:
+        parts = averaged, population, tested, given, "_averaged"
+        found |= _score(arm, parallel, *parts)
+    return found
+
+
+def _score(
+    arm: Arm,
+    parallel: Parallel,
+    params: Any,
+    population: Any,
+    tested: Callable[[], Iterable[Any]],
+    trained: Callable[[], Iterable[Any]],
+    whose: str,
+) -> dict[str, float | None]:
+    """Returns the scores of one set of weights; `whose` is part of their names."""
 
     def score(program: Callable[..., Any], batch_stats: Any, suffix: str) -> dict:
-        sums = [
-            fetch(parallel, program(state.params, batch_stats, *piece))
-            for piece in pieces(parallel, test, rows, mask)
-        ]
+        sums = [fetch(parallel, program(params, batch_stats, *p)) for p in tested()]
         total = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *sums)
         values = averages(total, arm.job.task)
-        return {f"test_{name}{suffix}": value for name, value in values.items()}
+        return {f"test_{name}{whose}{suffix}": value for name, value in values.items()}
 
     found = score(arm.evaluate, population, "")
     if not population:
         return found
     measured = [
-        fetch(parallel, arm.measure(state.params, population, *piece))
-        for piece in pieces(parallel, train, train_rows)
+        fetch(parallel, arm.measure(params, population, *piece)) for piece in trained()
     ]
     precise = merge_batch_stats(jax.tree.map(lambda *parts: np.stack(parts), *measured))
     found |= score(arm.evaluate, put(parallel, precise), "_precise")

@@ -7,11 +7,13 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxbn.training import ConfigError, TrainConfig, fit
 from jaxbn.training._config import check_config
 from jaxbn.training._norms import create_norm, norm_names, parse_options
+from jaxbn.training._optim import average_weights, averaged_weights
 from jaxbn.training._report import Report
 from jaxbn.training._workdir import open_workdir
 
@@ -62,6 +64,36 @@ def test_the_best_checkpoint_is_that_of_the_statistics_chosen(kind, step):
         row = {"norm": "batch", "step": i, **losses, **accuracies}
         Report.note_best(report, row | {f"test_accuracy{suffix}": 0.9})
     assert report.best == {"step": step, "score": 0.9}
+
+
+def test_averaged_weights_are_scored_with_statistics_of_their_own(tmp_path):
+    config = TrainConfig(
+        workdir=str(tmp_path),
+        norm="batch",
+        num_epochs=1,
+        train_limit=64,
+        test_limit=20,
+        num_devices=1,
+        average_decay=0.5,
+    )
+    fit(config)
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    row = json.loads(line)
+    kinds = [f"test_loss_averaged{suffix}" for suffix in ("", "_precise", "_batch")]
+    assert len({row[kind] for kind in (*kinds, "test_loss_precise")}) == 4
+
+
+def test_the_average_of_weights():
+    optimizer = average_weights(optax.sgd(1.0), 0.5)
+    params = average = np.float32(2.0)
+    state = optimizer.init(params)
+    for steps, grad in enumerate((1.0, -3.0, 0.5)):
+        updates, state = optimizer.update(np.float32(grad), state, params)
+        params = optax.apply_updates(params, updates)
+        keep = min(0.5, (1 + steps) / (10 + steps))
+        average = keep * average + (1 - keep) * (2 - sum((1.0, -3.0, 0.5)[: steps + 1]))
+    np.testing.assert_allclose(averaged_weights(state), average, rtol=1e-6)
+    assert averaged_weights(optax.sgd(1.0).init(params)) is None
 
 
 @pytest.mark.parametrize(
