@@ -12,6 +12,11 @@ from jaxbn.experiments._harness import Verdict, cell, greater, paired
 from jaxbn.experiments._sync_and_local import arms_of, unequal_shares, verdicts
 from jaxbn.experiments._sync_training import deal
 
+# What orbax left open in other tests may be collected while these run.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):

@@ -17,6 +17,8 @@ from jaxbn.training._optim import average_weights, averaged_weights
 from jaxbn.training._report import Report
 from jaxbn.training._workdir import open_workdir
 
+# orbax leaves event loops and coroutines behind.
+pytestmark = pytest.mark.filterwarnings("ignore")
 SHARED = {"momentum": 0.9, "epsilon": 1e-5, "axis_name": None}
 SHARED["normalization_batch_size"] = None
 NEEDED = {"ghost": {"size": 4}, "group": {"num_groups": 2}}

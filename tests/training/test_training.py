@@ -262,7 +262,7 @@ def test_schedules():
     ("field", "value", "words"),
     [
         ("model", "mpl", "model is 'mpl', expected one of mlp, narrow"),
-        ("norm", "batch,group", "norm is 'group', expected one of batch, none"),
+        ("norm", "batch,grupp", "norm is 'grupp', expected one of batch, "),
         ("norm", "batch,batch", "expected distinct names"),
         ("optimizer", "sdg", "did you mean 'sgd'?"),
         ("batch_size", 0, "batch_size is 0, expected 1 or more"),
