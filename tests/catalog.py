@@ -148,8 +148,8 @@ def _split(**options):
 
 BY_PLACE = {Law.PERMUTING, Law.MASKED, Law.WEIGHTS, Law.DEVICES}
 """What does not hold where it matters at which place an example is."""
-OF_STATES = {Law.CHANNELS, Law.NONFINITE, Law.SINGLE, Law.OFFSET, Law.DEVICES}
-"""What is tested on states [C] and parameters that all devices share."""
+OF_STATES = {Law.CHANNELS, Law.NONFINITE, Law.SINGLE, Law.OFFSET}
+"""What is tested on states [C]."""
 OF_BATCHES = {Law.AFFINE, Law.NONFINITE, Law.SINGLE, Law.OFFSET}
 """What does not hold where batches do not normalize."""
 WITHOUT_STATE = {*OF_BATCHES, Law.CHANNELS, Law.WEIGHTS, Law.DEVICES, Law.MASKED}

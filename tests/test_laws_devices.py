@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from catalog import PLAIN, Law, rows_claiming, start
+from catalog import PLAIN, ROWS, Law, rows_claiming, start
 from jax.sharding import PartitionSpec as P
 from wrappers import MAPPED, spread
 
@@ -125,6 +125,13 @@ def test_k_devices_equal_one_in_float64(wrapper, groups, mask, mesh, x64):
 def test_k_devices_equal_one_in_float32_at_1e4(wrapper, groups, mask, mesh):
     offset = {"dtype": "float32", "location": 1e4, "tolerance": 2e-5}
     check(PLAIN, wrapper, groups, mask, mesh, **offset)
+
+
+@rows_claiming(Law.DEVICES, [row for row in ROWS if row.modules is None])
+@pytest.mark.parametrize("wrapper", [w for w in MAPPED if w != "typed shard_map"])
+def test_k_devices_equal_one_for_every_variant(row, wrapper, mesh):
+    offset = {"dtype": "float32", "location": 0.0, "tolerance": 2e-5}
+    check(row, wrapper, "3 + 5", "one empty", mesh, **offset)
 
 
 @rows_claiming(Law.DEVICES)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from wrappers import spread
+from wrappers import in_context, lay, spread
 
 import jaxbn
 from jaxbn import bn_apply
@@ -219,3 +219,37 @@ def test_joint_arrays_of_other_ranks_over_devices(mesh):
     oracle.assert_close(found, expected, 1e-4)
     for key in after:
         oracle.assert_close(new[key][5], after[key], 1e-6)
+
+
+@pytest.mark.parametrize("wrapper", [None, "jit", "explicit jit"])
+def test_renorm_of_several_batches_in_an_array_is_that_of_each(wrapper, mesh):
+    """Ghost batches on one device, and pairs of devices under jit over a mesh."""
+    free = {
+        "warmup_steps": 0,
+        "r_steps": 8,
+        "d_steps": 8,
+        "normalization_batch_size": 4,
+    }
+    axis = {} if wrapper is None else {"axis_name": "devices"}
+    norm, alone = jaxbn.batch_renorm(**free, **axis), jaxbn.batch_renorm(**free)
+    x = jnp.asarray(RNG.normal(3, 2, (16, 3, 4)), jnp.float32)
+    keep = jnp.asarray(RNG.random((16, 3)) < 0.8)
+
+    def run(x, keep):
+        return jax.grad(
+            lambda x: jnp.sum(norm.apply(PARAMS, COUNTED, x, True, mask=keep)[0] ** 3)
+        )(x), norm.apply(PARAMS, COUNTED, x, True, mask=keep)[0]
+
+    with in_context(wrapper, mesh):
+        dx, y = jax.jit(run)(*lay((x, keep), wrapper, mesh))
+        dx, y = np.asarray(dx), np.asarray(y)
+    for i in range(0, 16, 4):
+        part = slice(i, i + 4)
+
+        def one(x, part=part):
+            y, _ = alone.apply(PARAMS, COUNTED, x, True, mask=keep[part])
+            return jnp.sum(y**3), y
+
+        expected, wanted = jax.grad(one, has_aux=True)(x[part])
+        oracle.assert_close(y[part], wanted, 5e-6)
+        oracle.assert_close(dx[part], expected, 2e-5)
