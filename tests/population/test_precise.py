@@ -1,0 +1,233 @@
+"""Precise statistics are those of one large batch, of any model, however it is cut."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from flax import linen as nn
+from flax import nnx
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxbn.linen
+import jaxbn.nnx
+from jaxbn.population import precise_batch_stats
+
+RNG = np.random.default_rng(0)
+DATA = (RNG.normal(2, 3, (150, 5)) * np.linspace(0.5, 2, 5)).astype(np.float32)
+KEY = jax.random.key(0)
+CUTS = {"by 7": 7, "by 64": 64, "whole": 150}
+
+
+class Net(nn.Module):
+    """As Flax's examples are: its own layer, told by `train` what to do."""
+
+    layer: type = nn.BatchNorm
+
+    @nn.compact
+    def __call__(self, x, train=True, mask=None):
+        x = self.layer(use_running_average=not train, name="first")(x, mask=mask)
+        x = nn.relu(nn.Dense(6, name="dense")(x))
+        again = self.layer(use_running_average=not train, name="twice")
+        x = again(x, mask=mask)
+        x = again(2 * x + 1, mask=mask)
+        return nn.Dropout(0.0, deterministic=not train)(nn.Dense(3)(x))
+
+
+class Nnx(nnx.Module):
+    def __init__(self, layer, rngs):
+        self.first = layer(5, rngs=rngs)
+        self.dense = nnx.Linear(5, 6, rngs=rngs)
+        self.last = layer(6, rngs=rngs)
+        self.spare = layer(4, rngs=rngs)
+
+    def __call__(self, x):
+        return self.last(nnx.relu(self.dense(self.first(x))))
+
+
+def pieces(size, data=DATA):
+    return [jnp.asarray(data[i : i + size]) for i in range(0, len(data), size)]
+
+
+def started(model):
+    return model.init(KEY, jnp.asarray(DATA[:3]))
+
+
+def assert_moments(layer, rows, tolerance=1e-6):
+    rows = np.asarray(rows, np.float64)
+    oracle.assert_close(layer["mean"], rows.mean(0), tolerance)
+    oracle.assert_close(layer["var"], rows.var(0), tolerance)
+
+
+def normalized(x):
+    return (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
+
+
+def deeper(variables, batches):
+    """What the layers see, batch by batch, each normalized by itself, in float64."""
+    params = jax.tree.map(oracle.wide, variables["params"])
+    first, second = [], []
+    for batch in batches:
+        x = normalized(np.asarray(batch, np.float64))
+        x = x @ params["dense"]["kernel"] + params["dense"]["bias"]
+        x = np.maximum(x, 0)
+        first.append(x)
+        second.append(2 * normalized(x) + 1)
+    return np.concatenate([*first, *second])
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("layer", [nn.BatchNorm, jaxbn.linen.BatchNorm])
+def test_a_linen_model_in_batches_of_any_size(layer, cut):
+    model, batches = Net(layer), pieces(CUTS[cut])
+    variables = started(model)
+    held = jax.tree.map(np.array, variables)
+    stats, report = precise_batch_stats(model, variables, batches)
+    assert_moments(stats["first"], DATA)
+    assert_moments(stats["twice"], deeper(variables, batches), 1e-5)
+    assert report.num_batches == len(batches) and report.not_reached == ()
+    assert report.counted == {"first": 150, "twice": 300}
+    jax.tree.map(np.testing.assert_array_equal, variables, held)
+    assert jax.tree.structure(stats) == jax.tree.structure(variables["batch_stats"])
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("layer", [nnx.BatchNorm, jaxbn.nnx.BatchNorm])
+def test_an_nnx_model_in_batches_of_any_size(layer, cut):
+    model = Nnx(layer, nnx.Rngs(0))
+    held = jax.tree.map(np.array, nnx.state(model))
+    stats, report = precise_batch_stats(model, None, pieces(CUTS[cut]))
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(model), held)
+    assert report.not_reached == ("spare",)
+    nnx.update(model, stats)
+    assert_moments({"mean": model.first.mean[...], "var": model.first.var[...]}, DATA)
+    np.testing.assert_array_equal(model.spare.var[...], 1)
+    y = model.first(jnp.asarray(DATA), use_running_average=True)
+    oracle.assert_close(y, normalized(DATA.astype(np.float64)), 1e-5)
+    again, _ = precise_batch_stats(model, nnx.state(model), pieces(CUTS[cut]))
+    jax.tree.map(np.testing.assert_array_equal, again, stats)
+
+
+def test_sequential_does_not_depend_on_how_the_data_is_cut():
+    """But for layers used twice, which see their own output."""
+    model = Nnx(nnx.BatchNorm, nnx.Rngs(0))
+    kernel, bias = (oracle.wide(v[...]) for v in (model.dense.kernel, model.dense.bias))
+    for size in CUTS.values():
+        stats, report = precise_batch_stats(model, None, pieces(size), sequential=True)
+        assert report.num_batches == len(pieces(size))
+        assert report.not_reached == ("spare",)
+        assert_moments(stats["first"], DATA)
+        rows = np.maximum(normalized(DATA.astype(np.float64)) @ kernel + bias, 0)
+        assert_moments(stats["last"], rows, 1e-5)
+    noisy, _ = precise_batch_stats(model, None, pieces(7))
+    assert np.abs(noisy["last"]["var"] - stats["last"]["var"]).max() > 1e-3
+    linen = Net()
+    found, _ = precise_batch_stats(linen, started(linen), pieces(7), sequential=True)
+    assert_moments(found["first"], DATA)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_masks_and_offsets(offset):
+    model = Net()
+    variables = started(model)
+    keep = RNG.random(150) < 0.6
+    data = np.where(keep[:, None], DATA + np.float32(offset), np.nan)
+    batches = [(x, m) for x, m in zip(pieces(20, data), pieces(20, keep), strict=True)]
+    batches.append((jnp.full((20, 5), jnp.nan), jnp.zeros(20, bool)))
+
+    def call(batch):
+        x, mask = batch
+        return (x, True), {"mask": mask[:, None], "rngs": {"dropout": KEY}}
+
+    stats, report = precise_batch_stats(model, variables, batches, call=call)
+    rows = data[keep].astype(np.float64)
+    oracle.assert_close(stats["first"]["mean"], rows.mean(0), 1e-6)
+    oracle.assert_close(stats["first"]["var"], rows.var(0), 2e-6)
+    assert report.counted["first"] == keep.sum()
+
+
+def test_the_average_of_batch_variances():
+    model, batches = Net(), pieces(40)
+    stats, _ = precise_batch_stats(
+        model, started(model), batches, definition="averaged"
+    )
+    parts = [np.asarray(b, np.float64) for b in batches]
+    mean = np.mean([p.mean(0) for p in parts], 0)
+    var = np.mean([p.var(0, ddof=1) for p in parts], 0)
+    oracle.assert_close(stats["first"]["mean"], mean, 1e-6)
+    oracle.assert_close(stats["first"]["var"], var, 1e-6)
+
+
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        norm = jaxbn.linen.BatchNorm(use_running_average=False, momentum=None)
+        return nn.Dense(5)(norm(nn.LayerNorm()(x))), None
+
+
+class Stacked(nn.Module):
+    """Blocks under scan, whose variables are stacked; other layers have no batch."""
+
+    @nn.compact
+    def __call__(self, x):
+        many = nn.scan(
+            Block,
+            variable_axes={"params": 0, "batch_stats": 0},
+            split_rngs={"params": True},
+            length=3,
+        )
+        x = nn.GroupNorm(1)(many()(x, None)[0])
+        return jaxbn.linen.Norm(jaxbn.group_norm(1), use_running_average=False)(x)
+
+
+def test_stacked_layers_and_other_entries():
+    model = Stacked()
+    variables = started(model)
+    stats, _ = precise_batch_stats(model, variables, pieces(150))
+    _, new = model.apply(variables, jnp.asarray(DATA), mutable=["batch_stats"])
+    (found,), (expected,) = (
+        jax.tree.leaves(t, is_leaf=lambda d: "mean" in d)
+        for t in (stats, new["batch_stats"])
+    )
+    for key in ("mean", "var"):  # The cumulative average of one batch is that batch.
+        assert found[key].shape == (3, 5)
+        oracle.assert_close(found[key], expected[key], 1e-5)
+    np.testing.assert_array_equal(found["count"], 0)
+
+
+def test_batches_that_lie_over_a_mesh(mesh):
+    model = Net()
+    variables = started(model)
+    whole, _ = precise_batch_stats(model, variables, pieces(40, DATA[:120]))
+    laid = NamedSharding(mesh, P("devices"))
+    batches = [jax.device_put(x, laid) for x in pieces(40, DATA[:120])]
+    found, _ = precise_batch_stats(model, variables, batches)
+    jax.tree.map(lambda a, b: oracle.assert_close(a, b, 1e-5), found, whole)
+
+
+def test_an_error_in_the_middle_leaves_everything_as_it_was():
+    model = Nnx(nnx.BatchNorm, nnx.Rngs(0))
+    held = jax.tree.map(np.array, nnx.state(model))
+
+    def batches():
+        yield jnp.asarray(DATA[:9])
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="disk"):
+        precise_batch_stats(model, None, batches())
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(model), held)
+    assert type(model.first) is nnx.BatchNorm
+
+
+def test_refusals():
+    model = Net()
+    variables = started(model)
+    with pytest.raises(ValueError, match="batches is empty, expected at least one; p"):
+        precise_batch_stats(model, variables, [])
+    with pytest.raises(ValueError, match="batches is empty, expected at least one; p"):
+        precise_batch_stats(model, variables, [], sequential=True)
+    with pytest.raises(ValueError, match=r"is a list_iterator .*; pass a list"):
+        precise_batch_stats(model, variables, iter([DATA]), sequential=True)
+    with pytest.raises(ValueError, match="definition is 'mean', expected 'pooled' or"):
+        precise_batch_stats(model, variables, [DATA], definition="mean")
