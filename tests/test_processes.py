@@ -159,7 +159,7 @@ def test_bad_flags_end_all_processes(tmp_path):
     assert "expected a multiple of the 4 devices" in ends[0][2] + ends[1][2]
 
 
-AGREE = """
+TOGETHER = """
 import sys
 import jax
 import numpy as np
@@ -186,14 +186,24 @@ for mine in ((me, me), (1, 1 + (me == 0))):
         assert_replicas_agree({"a": claimed(1, 1), "b": {"mean": claimed(*mine)}})
     except AssertionError as error:
         print(error)
+
+from flax import nnx
+from jaxbn.population import precise_batch_stats
+
+rows = np.arange(10, dtype=np.float32)[:, None]
+mine = [rows[:2], rows[2:3]] if me else [rows[3:]]
+model = nnx.BatchNorm(1, rngs=nnx.Rngs(0))
+stats, report = precise_batch_stats(model, None, mine, share_processes=True)
+print("pooled", float(stats["mean"][...][0]), round(float(stats["var"][...][0]), 4))
+print("counted", report.counted)
 """
 
 
-def test_all_processes_learn_that_replicas_differ(tmp_path):
+def test_processes_agree_on_replicas_and_on_precise_statistics(tmp_path):
     address = f"127.0.0.1:{free_port()}"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", AGREE, str(i), address],
+            [sys.executable, "-c", TOGETHER, str(i), address],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -205,5 +215,6 @@ def test_all_processes_learn_that_replicas_differ(tmp_path):
     assert (code, other) == (0, 0), err + more
     for out in (first, second):
         assert "b/mean differs between processes" in out
+        assert "pooled 4.5 8.25" in out and "counted {'': 10.0}" in out
     assert "b/mean differs between replicas 0 and 1, by up to 1" in first
     assert "b/mean differs between replicas of process 0" in second

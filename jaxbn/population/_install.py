@@ -44,11 +44,21 @@ def stats_of(model: Any, variables: Any) -> Any:
     return nnx.filter_state(variables, nnx.BatchStat)
 
 
-def with_stats(model: Any, variables: Any, stats: Any) -> Any:
+def with_stats(variables: Any, stats: Any) -> Any:
     """Returns the variables with other statistics."""
-    if isinstance(model, nn.Module):
-        return {**variables, "batch_stats": stats}
-    return nnx.merge_state(variables, stats)
+    if isinstance(variables, nnx.State):
+        return nnx.merge_state(variables, stats)
+    return {**variables, "batch_stats": stats}
+
+
+def as_static(model: Any) -> Any:
+    """Returns what of a model is not an array, hashable: a module or an nnx graph."""
+    return nnx.graphdef(model) if isinstance(model, nnx.Module) else model
+
+
+def as_model(static: Any, variables: Any) -> Any:
+    """Returns the model of which `as_static` was given."""
+    return static if isinstance(static, nn.Module) else nnx.merge(static, variables)
 
 
 def install(stats: Any, found: Mapping[str, Statistics]) -> Any:

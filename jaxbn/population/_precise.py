@@ -5,6 +5,7 @@ still, every norm layer's input is measured batch by batch, and what was measure
 merged, so that the result is that of one large batch however it was cut.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +16,8 @@ from jaxbn.base import Array
 from jaxbn.core import Moments
 from jaxbn.population._collect import DEFINITIONS, as_handler, merge_trees, share
 from jaxbn.population._install import (
+    as_model,
+    as_static,
     has_statistics,
     install,
     stats_of,
@@ -75,7 +78,8 @@ def precise_batch_stats(
         batches: of any sizes; arrays, or tuples of the model's positional arguments.
             Arrays may lie over a mesh. Masks that the model passes to its layers count.
         call: `call(batch) -> (args, kwargs)` for any other signature: `train=True`, a
-            mask, `rngs`. Jitted with the forward pass.
+            mask, `rngs`. Jitted with the forward pass; programs are kept for the same
+            model and the same function, so define it once.
         definition: 'pooled', the total variance over all elements, or 'averaged', the
             mean of the unbiased variances of the batches, each weighing the same: Ioffe
             and Szegedy's algorithm 2, pycls and fvcore's former default. fvcore's
@@ -122,7 +126,7 @@ def precise_batch_stats(
     variables = variables_of(model, variables)
     stats = stats_of(model, variables)
     sample, merge = DEFINITIONS[definition]
-    job = Job(model, call or as_call, sample, merge)
+    job = Job(as_static(model), call or as_call, sample, merge)
     if sequential:
         found, num = _one_by_one(job, variables, stats, batches)
     else:
@@ -136,10 +140,10 @@ def precise_batch_stats(
 
 
 class Job(NamedTuple):
-    """What stays the same while batches pass.
+    """What stays the same while batches pass; hashable, so that programs are kept.
 
     Attributes:
-        model: the model.
+        model: a linen module, or the graph of an nnx module.
         call: a batch to the arguments of a call.
         sample: the moments of a batch to what is collected.
         merge: two of these to one.
@@ -163,22 +167,30 @@ def _measure(
     Layers that are `fixed` normalize by their running statistics. With `only` no other
     layer is measured.
     """
-    run = watch(job.model, as_handler(fixed, only))
-
-    @jax.jit
-    def step(variables: Any, found: Any, batch: Any) -> Any:
-        args, kwargs = job.call(batch)
-        _, notes = run(variables, *args, **kwargs)
-        new = {path: job.sample(Moments(**note)) for path, note in notes.items()}
-        return new if found is None else merge_trees(job.merge, found, new)
-
     found, num = None, 0
     for batch in batches:
-        found = step(variables, found, batch)
+        found = _step(job, fixed, only, variables, found, batch)
         num += 1
     if found is None:
         raise ValueError("batches is empty, expected at least one; pass some data")
     return found, num
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _step(
+    job: Job,
+    fixed: frozenset[str],
+    only: str | None,
+    variables: Any,
+    found: Any,
+    batch: Any,
+) -> dict[str, Any]:
+    """Returns what was collected, with one more batch."""
+    args, kwargs = job.call(batch)
+    run = watch(as_model(job.model, variables), as_handler(fixed, only))
+    _, notes = run(variables, *args, **kwargs)
+    new = {path: job.sample(Moments(**note)) for path, note in notes.items()}
+    return new if found is None else merge_trees(job.merge, found, new)
 
 
 def _one_by_one(
@@ -188,7 +200,7 @@ def _one_by_one(
     found: dict[str, Any] = {}
     num = 0
     for path in _in_order(job, variables, batches):
-        here = with_stats(job.model, variables, install(stats, found))
+        here = with_stats(variables, install(stats, found))
         new, num = _measure(job, here, batches, frozenset(found), path)
         found |= new
     return found, num
@@ -205,7 +217,8 @@ def _in_order(job: Job, variables: Any, batches: Iterable[Any]) -> list[str]:
 
     def once(variables: Any, batch: Any) -> Any:
         args, kwargs = job.call(batch)
-        return watch(job.model, note)(variables, *args, **kwargs)[0]
+        model = as_model(job.model, variables)
+        return watch(model, note)(variables, *args, **kwargs)[0]
 
     for batch in batches:
         jax.eval_shape(once, variables, batch)
