@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax.numpy as jnp
-from flax import linen as nn
-from flax import nnx
 
 from jaxbn.base import Array
 from jaxbn.tree import find_layers, replace_layers
@@ -28,37 +26,6 @@ class Statistics(Protocol):
     def var(self) -> Array:
         """The variance."""
         ...
-
-
-def variables_of(model: Any, variables: Any) -> Any:
-    """Returns the variables to run `model` with; None means what an nnx model holds."""
-    if variables is None and isinstance(model, nnx.Module):
-        return nnx.state(model)
-    return variables
-
-
-def stats_of(model: Any, variables: Any) -> Any:
-    """Returns the statistics among the variables of a model."""
-    if isinstance(model, nn.Module):
-        return variables.get("batch_stats", {})
-    return nnx.filter_state(variables, nnx.BatchStat)
-
-
-def with_stats(variables: Any, stats: Any) -> Any:
-    """Returns the variables with other statistics."""
-    if isinstance(variables, nnx.State):
-        return nnx.merge_state(variables, stats)
-    return {**variables, "batch_stats": stats}
-
-
-def as_static(model: Any) -> Any:
-    """Returns what of a model is not an array, hashable: a module or an nnx graph."""
-    return nnx.graphdef(model) if isinstance(model, nnx.Module) else model
-
-
-def as_model(static: Any, variables: Any) -> Any:
-    """Returns the model of which `as_static` was given."""
-    return static if isinstance(static, nn.Module) else nnx.merge(static, variables)
 
 
 def install(stats: Any, found: Mapping[str, Statistics]) -> Any:

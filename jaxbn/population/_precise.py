@@ -15,16 +15,19 @@ import numpy as np
 from jaxbn.base import Array
 from jaxbn.core import Moments
 from jaxbn.population._collect import DEFINITIONS, as_handler, merge_trees, share
-from jaxbn.population._install import (
+from jaxbn.population._install import has_statistics, install
+from jaxbn.tree import (
+    Call,
     as_model,
     as_static,
-    has_statistics,
-    install,
+    find_layers,
+    join_arrays,
+    split_arrays,
     stats_of,
     variables_of,
+    watch,
     with_stats,
 )
-from jaxbn.tree import Call, find_layers, watch
 
 Definition = Literal["pooled", "averaged"]
 CallOf = Callable[[Any], tuple[tuple, dict[str, Any]]]
@@ -75,8 +78,9 @@ def precise_batch_stats(
         model: a linen or nnx module.
         variables: linen's `{'params': ..., 'batch_stats': ...}`; an `nnx.State`, or
             None for what the nnx model holds.
-        batches: of any sizes; arrays, or tuples of the model's positional arguments.
-            Arrays may lie over a mesh. Masks that the model passes to its layers count.
+        batches: of any sizes; arrays, or tuples of the model's positional arguments,
+            such as `(x, True)`. Arrays may lie over a mesh. Masks that the model passes
+            to its layers count.
         call: `call(batch) -> (args, kwargs)` for any other signature: `train=True`, a
             mask, `rngs`. Jitted with the forward pass; programs are kept for the same
             model and the same function, so define it once.
@@ -124,7 +128,7 @@ def precise_batch_stats(
             "__iter__ starts anew"
         )
     variables = variables_of(model, variables)
-    stats = stats_of(model, variables)
+    stats = stats_of(variables)
     sample, merge = DEFINITIONS[definition]
     job = Job(as_static(model), call or as_call, sample, merge)
     if sequential:
@@ -169,24 +173,26 @@ def _measure(
     """
     found, num = None, 0
     for batch in batches:
-        found = _step(job, fixed, only, variables, found, batch)
+        arrays, rest = split_arrays(batch)
+        found = _step(job, fixed, only, rest, variables, found, arrays)
         num += 1
     if found is None:
         raise ValueError("batches is empty, expected at least one; pass some data")
     return found, num
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _step(
     job: Job,
     fixed: frozenset[str],
     only: str | None,
+    rest: Any,
     variables: Any,
     found: Any,
-    batch: Any,
+    arrays: list[Any],
 ) -> dict[str, Any]:
-    """Returns what was collected, with one more batch."""
-    args, kwargs = job.call(batch)
+    """Returns what was collected, with one more batch, given as `split_arrays` does."""
+    args, kwargs = job.call(join_arrays(arrays, rest))
     run = watch(as_model(job.model, variables), as_handler(fixed, only))
     _, notes = run(variables, *args, **kwargs)
     new = {path: job.sample(Moments(**note)) for path, note in notes.items()}
@@ -215,13 +221,14 @@ def _in_order(job: Job, variables: Any, batches: Iterable[Any]) -> list[str]:
             order.append(asked.path)
         return asked.proceed(), {}
 
-    def once(variables: Any, batch: Any) -> Any:
-        args, kwargs = job.call(batch)
+    def once(variables: Any, arrays: list[Any], rest: Any) -> Any:
+        args, kwargs = job.call(join_arrays(arrays, rest))
         model = as_model(job.model, variables)
         return watch(model, note)(variables, *args, **kwargs)[0]
 
     for batch in batches:
-        jax.eval_shape(once, variables, batch)
+        arrays, rest = split_arrays(batch)
+        jax.eval_shape(functools.partial(once, rest=rest), variables, arrays)
         return order
     raise ValueError("batches is empty, expected at least one; pass some data")
 

@@ -5,6 +5,15 @@ tree. `watch` runs a model and calls back at every norm layer. Nothing else in j
 goes through a model.
 """
 
+from jaxbn.tree._parts import as_model as as_model
+from jaxbn.tree._parts import as_static as as_static
+from jaxbn.tree._parts import join_arrays as join_arrays
+from jaxbn.tree._parts import params_of as params_of
+from jaxbn.tree._parts import run_jitted as run_jitted
+from jaxbn.tree._parts import split_arrays as split_arrays
+from jaxbn.tree._parts import stats_of as stats_of
+from jaxbn.tree._parts import variables_of as variables_of
+from jaxbn.tree._parts import with_stats as with_stats
 from jaxbn.tree._variables import find_layers as find_layers
 from jaxbn.tree._variables import path_name as path_name
 from jaxbn.tree._variables import replace_layers as replace_layers

@@ -49,7 +49,9 @@ NOTE = "note: "
 """What names of notes begin with where they lie among the statistics."""
 
 
-def watch(model: Any, handler: Handler) -> Callable[..., tuple[Any, dict[str, dict]]]:
+def watch(
+    model: Any, handler: Handler, *, also: tuple[type, ...] = ()
+) -> Callable[..., tuple[Any, dict[str, dict]]]:
     """Returns `run(variables, *args, **kwargs) -> (output, notes)`, a pure function.
 
     It calls the model with `handler` in the place of each norm layer: of
@@ -62,6 +64,7 @@ def watch(model: Any, handler: Handler) -> Callable[..., tuple[Any, dict[str, di
         handler: gets a `Call`; returns what the layer's output is to be, usually
             `call.proceed()`, and notes, usually of the same names at every call. They
             replace those of an earlier call of the same layer.
+        also: other types of modules to hand over, such as `nn.Conv`, by exact type.
 
     Returns:
         `run`. Its `variables` are linen's `{'params': ..., 'batch_stats': ...}`, or an
@@ -96,10 +99,26 @@ def watch(model: Any, handler: Handler) -> Callable[..., tuple[Any, dict[str, di
         )
 
     def watched(variables: Any, *args: Any, **kwargs: Any) -> tuple[Any, dict]:
-        output, stats = run(model, handler, variables, args, kwargs)
+        output, stats = run(model, Watcher(handler, also), variables, args, kwargs)
         return output, notes_in(stats)
 
     return watched
+
+
+class Watcher(NamedTuple):
+    """Who is called, and for which layers.
+
+    Attributes:
+        handler: of the calls.
+        also: types of modules besides norms.
+    """
+
+    handler: Handler
+    also: tuple[type, ...]
+
+    def wants(self, layer: Any, flax_layer: type) -> bool:
+        """Returns whether a module is handed over: `flax_layer` is Flax's norm."""
+        return is_norm(layer, flax_layer) or type(layer) in self.also
 
 
 def notes_in(stats: Any) -> dict[str, dict[str, Array]]:

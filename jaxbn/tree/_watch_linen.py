@@ -8,21 +8,22 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbn.base import Array, Axes
-from jaxbn.tree._watch import NOTE, Call, Handler, is_norm, own_notes
+from jaxbn.tree._watch import NOTE, Call, Watcher, is_norm, own_notes
 
 
 def run_linen(
-    model: nn.Module, handler: Handler, variables: Any, args: tuple, kwargs: dict
+    model: nn.Module, watcher: Watcher, variables: Any, args: tuple, kwargs: dict
 ) -> tuple[Any, Any]:
     """Returns the output of the model, and its statistics with the notes."""
 
     def intercept(call_next: Any, args: tuple, kwargs: dict, context: Any) -> Any:
         layer = context.module
-        named = context.method_name == "__call__" and is_norm(layer, nn.BatchNorm)
-        if not named or layer.is_initializing():
+        called = context.method_name == "__call__"
+        wanted = called and watcher.wants(layer, nn.BatchNorm)
+        if not wanted or layer.is_initializing():
             return call_next(*args, **kwargs)
         call = as_call(layer, call_next, *args, **kwargs)
-        y, notes = handler(call)
+        y, notes = watcher.handler(call)
         for name, value in notes.items():
             layer.put_variable("batch_stats", NOTE + name, jnp.asarray(value))
         return y
@@ -41,11 +42,13 @@ def as_call(
     mask: Array | None = None,
 ) -> Call:
     """Returns what the layer was called with, and what it holds."""
-    given = use_running_average
-    if given is None:
+    norm, given = is_norm(layer, nn.BatchNorm), use_running_average
+    if norm and given is None:
         given = layer.use_running_average
 
     def proceed(use_running_average: bool = bool(given), x: Array = x) -> Array:
+        if not norm:
+            return call_next(x)
         with without_attribute(layer):
             return call_next(x, use_running_average, mask=mask)
 
@@ -66,8 +69,10 @@ def as_call(
 
 
 def axes_of(layer: Any, x: Array) -> Axes:
-    """Returns the feature axes of a layer."""
-    return layer.as_norm(x).axis if hasattr(layer, "as_norm") else layer.axis
+    """Returns the feature axes of a layer; the last of those that are no norms."""
+    if hasattr(layer, "as_norm"):
+        return layer.as_norm(x).axis
+    return layer.axis if isinstance(layer, nn.BatchNorm) else -1
 
 
 @contextlib.contextmanager

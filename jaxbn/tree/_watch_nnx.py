@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxbn.base import Array
-from jaxbn.tree._watch import NOTE, Call, Handler, is_norm, own_notes
+from jaxbn.tree._watch import NOTE, Call, Handler, Watcher, is_norm, own_notes
 
 
 def run_nnx(
-    model: nnx.Module, handler: Handler, variables: Any, args: tuple, kwargs: dict
+    model: nnx.Module, watcher: Watcher, variables: Any, args: tuple, kwargs: dict
 ) -> tuple[Any, Any]:
     """Returns the output of the model, and its statistics with the notes."""
     graph, state = nnx.split(model)
@@ -19,8 +19,9 @@ def run_nnx(
     if variables is not None:
         nnx.update(copy, variables)
     for path, layer in list(nnx.iter_graph(copy)):
-        if is_norm(layer, nnx.BatchNorm):
-            layer.__class__ = watched(type(layer), "/".join(map(str, path)), handler)
+        if watcher.wants(layer, nnx.BatchNorm):
+            name = "/".join(map(str, path))
+            layer.__class__ = watched(type(layer), name, watcher.handler)
     output = copy(*args, **kwargs)
     return output, nnx.state(copy, nnx.BatchStat)
 
@@ -35,15 +36,18 @@ def watched(kind: type, path: str, handler: Handler) -> type:
         *,
         mask: Array | None = None,
     ) -> Array:
-        given = use_running_average
-        if given is None:
+        norm, given = is_norm(self, nnx.BatchNorm), use_running_average
+        if norm and given is None:
             given = self.use_running_average
 
         def proceed(use_running_average: bool = bool(given), x: Array = x) -> Array:
+            if not norm:
+                return kind.__call__(self, x)
             return kind.__call__(self, x, use_running_average, mask=mask)
 
         held = values_of(self, nnx.BatchStat)
-        axis = self.as_norm().axis if hasattr(self, "as_norm") else self.axis
+        axis = self.axis if isinstance(self, nnx.BatchNorm) else -1
+        axis = self.as_norm().axis if hasattr(self, "as_norm") else axis
         call = Call(
             path,
             self,

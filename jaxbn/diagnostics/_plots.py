@@ -1,0 +1,98 @@
+"""Pictures of what the probes found. Matplotlib is imported when one is drawn."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxbn.diagnostics._drift import Drift
+from jaxbn.diagnostics._landscape import Landscape
+from jaxbn.diagnostics._leakage import Leakage
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plot_drift(drifts: tuple[Drift, ...]) -> "Figure":
+    """Returns bars of the shift and the log ratio of each layer, with their spread.
+
+    Args:
+        drifts: what `measure_drift` found; layers not reached are left out.
+
+    Returns:
+        A figure, to be saved by its `savefig`. Bars are medians over channels, lines
+        reach from the 10th to the 90th percentile.
+
+    Example:
+        >>> plot_drift(()).axes[0].get_ylabel()
+        'shift of the mean, deviations'
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    axes = figure.subplots(2, 1, sharex=True)
+    seen = [drift for drift in drifts if drift.num_elements]
+    places = np.arange(len(seen))
+    labels = "shift of the mean, deviations", "log ratio of the variances"
+    for ax, name, label in zip(axes, ("shift", "log_ratio"), labels, strict=True):
+        values = [np.ravel(getattr(drift, name)) for drift in seen]
+        middle = np.array([np.median(v) for v in values])
+        low, high = (np.array([np.quantile(v, q) for v in values]) for q in (0.1, 0.9))
+        ax.bar(places, middle, yerr=(middle - low, high - middle), capsize=2)
+        ax.set_ylabel(label)
+        ax.axhline(0, color="black", linewidth=0.5)
+    axes[1].set_xticks(places, [d.path for d in seen], rotation=60, ha="right")
+    return figure
+
+
+def plot_leakage(leakage: Leakage) -> "Figure":
+    """Returns the change of an example's activations, layer by layer.
+
+    Args:
+        leakage: what `probe_leakage` found.
+
+    Returns:
+        A figure.
+
+    Example:
+        >>> plot_leakage(Leakage({'bn': 0.5}, 0.2, 0.1)).axes[0].get_ylabel()
+        'change by other mates'
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    ax = figure.subplots()
+    names = [*leakage.layers, "output"]
+    ax.bar(np.arange(len(names)), [*leakage.layers.values(), leakage.output])
+    ax.set_xticks(np.arange(len(names)), names, rotation=60, ha="right")
+    ax.set_ylabel("change by other mates")
+    return figure
+
+
+def plot_landscape(landscapes: dict[str, list[Landscape]]) -> "Figure":
+    """Returns bands of the loss and of the gradient's change along training.
+
+    Args:
+        landscapes: by name, what `probe_landscape` found at each of some steps.
+
+    Returns:
+        A figure: the range of the loss along the gradient, and the largest effective
+        smoothness, by the number of the probe.
+
+    Example:
+        >>> len(plot_landscape({}).axes)
+        2
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, probes in landscapes.items():
+        low = [probe.losses.min() for probe in probes]
+        high = [probe.losses.max() for probe in probes]
+        left.fill_between(range(len(probes)), low, high, alpha=0.5, label=name)
+        right.plot([probe.beta for probe in probes], label=name)
+    left.set(xlabel="probe", ylabel="loss along the gradient")
+    right.set(xlabel="probe", ylabel="effective smoothness")
+    if landscapes:
+        left.legend()
+    return figure

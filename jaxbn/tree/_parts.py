@@ -1,0 +1,103 @@
+"""Parts of a model: what it is made of and what it holds, linen or nnx alike."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+from flax import nnx
+
+from jaxbn.tree._watch import Handler, watch
+
+
+def variables_of(model: Any, variables: Any) -> Any:
+    """Returns the variables to run `model` with; None means what an nnx model holds."""
+    if variables is None and isinstance(model, nnx.Module):
+        return nnx.state(model)
+    return variables
+
+
+def stats_of(variables: Any) -> Any:
+    """Returns the statistics among the variables of a model."""
+    if isinstance(variables, nnx.State):
+        return nnx.filter_state(variables, nnx.BatchStat)
+    return variables.get("batch_stats", {})
+
+
+def params_of(variables: Any) -> Any:
+    """Returns the parameters among the variables of a model."""
+    if isinstance(variables, nnx.State):
+        return nnx.filter_state(variables, nnx.Param)
+    return variables.get("params", {})
+
+
+def with_stats(variables: Any, stats: Any) -> Any:
+    """Returns the variables with other statistics."""
+    if isinstance(variables, nnx.State):
+        return nnx.merge_state(variables, stats)
+    return {**variables, "batch_stats": stats}
+
+
+def as_static(model: Any) -> Any:
+    """Returns what of a model is not an array, hashable: a module or an nnx graph."""
+    return nnx.graphdef(model) if isinstance(model, nnx.Module) else model
+
+
+def as_model(static: Any, variables: Any) -> Any:
+    """Returns the model of which `as_static` was given."""
+    return static if isinstance(static, nn.Module) else nnx.merge(static, variables)
+
+
+class Fixed(NamedTuple):
+    """What of a tree is not an array; hashable if that is.
+
+    Attributes:
+        structure: of the tree.
+        values: of its leaves; None where there is an array.
+    """
+
+    structure: Any
+    values: tuple
+
+
+def split_arrays(tree: Any) -> tuple[list[Any], Fixed]:
+    """Returns the arrays of a tree, None for other leaves, and the rest."""
+    leaves, structure = jax.tree.flatten(tree)
+    flags = [isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves]
+    pairs = list(zip(leaves, flags, strict=True))
+    arrays = [leaf if is_array else None for leaf, is_array in pairs]
+    values = tuple(None if is_array else leaf for leaf, is_array in pairs)
+    return arrays, Fixed(structure, values)
+
+
+def join_arrays(arrays: list[Any], fixed: Fixed) -> Any:
+    """Returns the tree that `split_arrays` was given."""
+    pairs = zip(arrays, fixed.values, strict=True)
+    leaves = [value if array is None else array for array, value in pairs]
+    return jax.tree.unflatten(fixed.structure, leaves)
+
+
+def run_jitted(
+    model: Any, handler: Handler, variables: Any, *args: Any, **kwargs: Any
+) -> tuple[Any, dict[str, dict]]:
+    """Returns what `watch(model, handler)` does, compiled and kept for the next call.
+
+    Args:
+        model: as in `watch`.
+        handler: likewise; programs are kept by what it is.
+        variables: likewise.
+        *args: of the call. What is not an array, such as `True`, is a constant.
+        **kwargs: likewise.
+    """
+    arrays, fixed = split_arrays((args, kwargs))
+    variables = variables_of(model, variables)
+    return _run(as_static(model), handler, fixed, variables, arrays)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _run(
+    static: Any, handler: Handler, fixed: Fixed, variables: Any, arrays: list
+) -> tuple[Any, dict[str, dict]]:
+    args, kwargs = join_arrays(arrays, fixed)
+    return watch(as_model(static, variables), handler)(variables, *args, **kwargs)
