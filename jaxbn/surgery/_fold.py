@@ -1,0 +1,176 @@
+"""Folding: batch norm in evaluation becomes part of the layer before it.
+
+    gain = scale / sqrt(var + epsilon)
+    kernel' = kernel * gain        bias' = (bias - mean) * gain + norm_bias
+
+A layer without a bias keeps none; what is added then stays where the norm was, as its
+'bias' [C]. Statistics and scale are gone.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxbn.base import Array
+from jaxbn.surgery._pairs import Pair, find_pairs
+from jaxbn.surgery._rewrite import Model, assemble
+from jaxbn.tree import Call, find_layers, params_of, stats_of, variables_of
+
+
+class Folded(NamedTuple):
+    """A model without the norms that could be folded.
+
+    Attributes:
+        apply: `apply(variables, *args, **kwargs)`, the model's call in evaluation.
+        variables: of it: linen's, or an `nnx.State`.
+        pairs: what was folded into what.
+        refused: norms that stay, and why, by path.
+        error: the largest difference of the outputs, relative to the largest output.
+        num_params: numbers in parameters and statistics, before and after.
+    """
+
+    apply: Any
+    variables: Any
+    pairs: tuple[Pair, ...]
+    refused: dict[str, str]
+    error: float
+    num_params: tuple[int, int]
+
+
+def fold(
+    model: Any,
+    variables: Any,
+    *args: Any,
+    tolerance: float = 1e-5,
+    dry_run: bool = False,
+    **kwargs: Any,
+) -> Folded:
+    """Returns the model with its batch norms folded into the layers before them.
+
+    Into Dense (Linear), Conv and ConvTranspose of Flax, grouped and depthwise ones too,
+    where the norm takes the layer's output and nothing else does; that is read off the
+    traced computation, not guessed from names. The model's code is not touched, nor are
+    its variables. Norms are those of `flax.linen`, `flax.nnx` and jaxbn.
+
+    Args:
+        model: a linen or nnx module.
+        variables: of it; None for what an nnx model holds.
+        *args: of a call in evaluation, such as `x, False`. On these inputs the
+            outputs before and after are compared.
+        tolerance: by how much they may differ, relative to the largest output.
+        dry_run: only say what would be folded: `variables` and `apply` are those that
+            came, `error` is 0.
+        **kwargs: of the call.
+
+    Returns:
+        A `Folded`. Kernels keep their dtype; gains are computed in float64.
+
+    Raises:
+        ValueError: if the outputs differ by more than `tolerance`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import linen as nn
+        >>> model = nn.Sequential([nn.Dense(2), nn.BatchNorm(use_running_average=True)])
+        >>> x = jnp.array([[1.0, 2.0]])
+        >>> folded = fold(model, model.init(jax.random.key(0), x), x)
+        >>> folded.pairs[0].layer, folded.pairs[0].norm, folded.num_params
+        ('layers_0', 'layers_1', (14, 6))
+        >>> y = folded.apply(folded.variables, x)
+
+    References:
+        Jacob et al., Quantization and training of neural networks, 2018, section 3.2.
+        PyTorch's `fuse_conv_bn_eval` does one pair of modules; its form for grouped
+        transposed convolutions is wrong (torch 2.13).
+    """
+    variables = variables_of(model, variables)
+    pairs = find_pairs(model, variables, *args, **kwargs)
+    before = size_of(variables)
+    if dry_run:
+        apply = assemble(model, None).apply
+        return Folded(apply, variables, *pairs, 0.0, (before, before))
+    handler = _Without({pair.norm: pair.with_bias for pair in pairs.found})
+    plain, changed = assemble(model, None), assemble(model, handler)
+    new = changed.replace(variables, *_new_layers(variables, pairs.found))
+    error = _difference(plain, changed, variables, new, args, kwargs)
+    if not error <= tolerance:
+        raise ValueError(
+            f"the outputs of the folded model differ by {error:.2g} of the largest, "
+            f"expected at most {tolerance}; call it in evaluation as it will be used, "
+            "or fold from statistics of less spread"
+        )
+    after = size_of(new)
+    return Folded(changed.apply, new, *pairs, error, (before, after))
+
+
+class _Without:
+    """The handler that leaves out norms; hashable by identity.
+
+    Args:
+        folded: by path, whether all of the norm went into its layer.
+    """
+
+    def __init__(self, folded: dict[str, bool]):
+        self.folded = folded
+
+    def __call__(self, call: Call) -> tuple[Array, dict]:
+        """Returns what is left of a norm."""
+        if call.path not in self.folded:
+            return call.proceed(), {}
+        if self.folded[call.path]:
+            return call.x, {}
+        bias = call.params["bias"].astype(call.x.dtype)
+        return call.x + bias.reshape((1,) * (call.x.ndim - 1) + bias.shape), {}
+
+
+def _new_layers(
+    variables: Any, pairs: tuple[Pair, ...]
+) -> tuple[dict[str, dict[str, Any]], set[str]]:
+    """Returns the new parameters by path, and the norms whose statistics go."""
+    params, stats = find_layers(params_of(variables)), find_layers(stats_of(variables))
+    new: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        layer, norm = params[pair.layer], params.get(pair.norm, {})
+        whole = {**norm, **stats[pair.norm]}
+        held = {name: np.asarray(value, np.float64) for name, value in whole.items()}
+        gain = held.get("scale", 1.0) / np.sqrt(held["var"] + pair.epsilon)
+        kernel = np.asarray(layer["kernel"])
+        shape = [1] * kernel.ndim
+        shape[pair.outputs] = -1
+        offset = held.get("bias", 0.0) - held["mean"] * gain
+        kernel = kernel * np.reshape(gain, shape)
+        new[pair.layer] = {"kernel": like(kernel, layer["kernel"])}
+        if pair.with_bias:
+            bias = np.asarray(layer["bias"], np.float64) * gain + offset
+            new[pair.layer]["bias"] = like(bias, layer["bias"])
+            new[pair.norm] = {}
+        else:
+            pattern = norm.get("bias", stats[pair.norm]["mean"])
+            new[pair.norm] = {"bias": like(offset, pattern)}
+    return new, {pair.norm for pair in pairs}
+
+
+def like(value: np.ndarray, old: Any) -> Array:
+    """Returns a value as an array of the dtype of another."""
+    return jax.numpy.asarray(value, jax.numpy.asarray(old).dtype)
+
+
+def _difference(
+    plain: Model, changed: Model, old: Any, new: Any, args: tuple, kwargs: dict
+) -> float:
+    """Returns how far two models are apart on the same input."""
+    expected = jax.tree.leaves(plain.apply(old, *args, **kwargs))
+    found = jax.tree.leaves(changed.apply(new, *args, **kwargs))
+    apart = 0.0
+    for a, b in zip(expected, found, strict=True):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        size = np.max(np.abs(a), initial=0) or 1.0
+        apart = max(apart, float(np.max(np.abs(a - b), initial=0) / size))
+    return apart
+
+
+def size_of(variables: Any) -> int:
+    """Returns how many numbers there are in parameters and statistics."""
+    trees = params_of(variables), stats_of(variables)
+    return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(trees))

@@ -1,0 +1,175 @@
+"""Pairs: which norm follows which layer directly, read off the computation.
+
+No names are guessed. The model is traced once; a norm is a layer's if what it is given
+is what the layer returned, and nobody else uses that.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import nnx
+from jax.extend import core as jex
+
+from jaxbn.base import Array
+from jaxbn.core import bn_apply
+from jaxbn.tree import Call, as_model, as_static, variables_of, watch
+
+LAYERS = (nn.Dense, nn.Conv, nn.ConvTranspose, nnx.Linear, nnx.Conv, nnx.ConvTranspose)
+"""Linear maps whose outputs are features along the last axis."""
+
+
+class Pair(NamedTuple):
+    """A norm that can be folded into the layer before it.
+
+    Attributes:
+        layer: path of the layer.
+        norm: path of the norm.
+        epsilon: of the norm.
+        outputs: the axis of the kernel that holds the layer's outputs.
+        with_bias: whether the layer has a bias.
+    """
+
+    layer: str
+    norm: str
+    epsilon: float
+    outputs: int
+    with_bias: bool
+
+
+class Pairs(NamedTuple):
+    """What tracing found.
+
+    Attributes:
+        found: what can be folded.
+        refused: other norms with statistics, and why, by path.
+    """
+
+    found: tuple[Pair, ...]
+    refused: dict[str, str]
+
+
+def find_pairs(model: Any, variables: Any, *args: Any, **kwargs: Any) -> Pairs:
+    """Returns the norms that directly follow a layer, and why the others do not.
+
+    Args:
+        model: a linen or nnx module.
+        variables: of it; None for what an nnx model holds.
+        *args: of a call in evaluation.
+        **kwargs: of that call.
+    """
+    variables = variables_of(model, variables)
+    static, seen = as_static(model), Seen({}, {}, [], [])
+
+    def traced(probes: dict[str, Array]) -> Any:
+        handler = seen.handler(probes)
+        run = watch(as_model(static, variables), handler, also=LAYERS)
+        return run(variables, *args, **kwargs)[0]
+
+    jax.eval_shape(lambda: traced({}))  # Which layers are there?
+    names = sorted(seen.outputs)
+    again = Seen({}, {}, [], [])
+    seen = again
+    probes = {name: jnp.zeros(()) for name in names}
+    program = jax.make_jaxpr(traced)(probes).jaxpr
+    elsewhere = dict(zip(names, reaching(program), strict=True))
+    return _judge(seen, elsewhere)
+
+
+class Seen(NamedTuple):
+    """What was noticed while tracing.
+
+    Attributes:
+        outputs: of layers, (what they returned, that with a probe added), by path.
+        norms: calls of norms with statistics, by path, and whose output they took.
+        layers: paths in the order of calls, repeated where a layer is used twice.
+        calls: of norms, likewise.
+    """
+
+    outputs: dict[str, tuple[Array, Array, Any]]
+    norms: dict[str, tuple[Call, str | None]]
+    layers: list[str]
+    calls: list[str]
+
+    def handler(self, probes: dict[str, Array]) -> Any:
+        """Returns what notices.
+
+        A layer's output gets its probe added; a norm that takes it is given what it was
+        without. What then still depends on the probe uses the output elsewhere.
+        """
+
+        def handle(call: Call) -> tuple[Array, dict]:
+            if type(call.layer).__name__ in {kind.__name__ for kind in LAYERS}:
+                y = call.proceed()
+                probed = y + probes.get(call.path, jnp.zeros(())).astype(y.dtype)
+                self.layers.append(call.path)
+                self.outputs[call.path] = y, probed, call.layer
+                return probed, {}
+            self.calls.append(call.path)
+            for path, (y, probed, _) in self.outputs.items():
+                if call.x is probed:
+                    self.norms[call.path] = call, path
+                    return call.proceed(x=y), {}
+            self.norms[call.path] = call, None
+            return call.proceed(), {}
+
+        return handle
+
+
+def _judge(seen: Seen, elsewhere: dict[str, bool]) -> Pairs:
+    found, refused = [], {}
+    for path, (call, layer) in seen.norms.items():
+        if not {"mean", "var"} <= set(call.state):
+            continue
+        why = _refusal(call, layer, seen, elsewhere)
+        if why is not None or layer is None:
+            refused[path] = why or ""
+            continue
+        module = seen.outputs[layer][2]
+        outputs = -2 if getattr(module, "transpose_kernel", False) else -1
+        epsilon = epsilon_of(call.layer) or 0.0
+        found.append(Pair(layer, path, epsilon, outputs, bool(module.use_bias)))
+    return Pairs(tuple(found), refused)
+
+
+def _refusal(
+    call: Call, layer: str | None, seen: Seen, elsewhere: dict[str, bool]
+) -> str | None:
+    """Returns why a norm cannot be folded, None if it can."""
+    axis = call.axis if isinstance(call.axis, int) else tuple(call.axis)
+    last = axis in (-1, call.x.ndim - 1, (-1,), (call.x.ndim - 1,))
+    reasons = (
+        (seen.calls.count(call.path) > 1, "it is used more than once"),
+        (layer is None, "its input is not the output of a Dense or Conv layer"),
+        (not call.use_running_average, "it is called in training mode"),
+        (call.mask is not None, "it is called with a mask"),
+        (not last, f"its features lie along axis {call.axis}, not the last"),
+        (epsilon_of(call.layer) is None, "it is no batch norm in evaluation"),
+        (seen.layers.count(str(layer)) > 1, f"{layer} is used more than once"),
+        (elsewhere.get(str(layer), False), f"the output of {layer} is used elsewhere"),
+    )
+    return next((why for is_so, why in reasons if is_so), None)
+
+
+def epsilon_of(layer: Any) -> float | None:
+    """Returns the epsilon of a layer that evaluates as batch norm, else None."""
+    norm = getattr(layer, "norm", None)
+    if norm is None:
+        return float(layer.epsilon)
+    options = getattr(norm.apply, "keywords", {})
+    is_plain = getattr(norm.apply, "func", None) is bn_apply
+    return float(options.get("epsilon", 1e-5)) if is_plain else None
+
+
+def reaching(program: Any) -> list[bool]:
+    """Returns of each input of a jaxpr whether an output depends on it.
+
+    What happens within an inner program is taken to mix everything.
+    """
+    needed = {v for v in program.outvars if not isinstance(v, jex.Literal)}
+    for equation in reversed(program.eqns):
+        if needed & set(equation.outvars):
+            inputs = equation.invars
+            needed |= {v for v in inputs if not isinstance(v, jex.Literal)}
+    return [v in needed for v in program.invars]
