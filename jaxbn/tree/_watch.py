@@ -50,8 +50,12 @@ NOTE = "note: "
 
 
 def watch(
-    model: Any, handler: Handler, *, also: tuple[type, ...] = ()
-) -> Callable[..., tuple[Any, dict[str, dict]]]:
+    model: Any,
+    handler: Handler,
+    *,
+    also: tuple[type, ...] = (),
+    updating: bool = False,
+) -> Callable[..., tuple[Any, Any]]:
     """Returns `run(variables, *args, **kwargs) -> (output, notes)`, a pure function.
 
     It calls the model with `handler` in the place of each norm layer: of
@@ -65,6 +69,8 @@ def watch(
             `call.proceed()`, and notes, usually of the same names at every call. They
             replace those of an earlier call of the same layer.
         also: other types of modules to hand over, such as `nn.Conv`, by exact type.
+        updating: `run` returns the statistics after the call instead of the notes, of
+            which there should be none.
 
     Returns:
         `run`. Its `variables` are linen's `{'params': ..., 'batch_stats': ...}`, or an
@@ -100,7 +106,7 @@ def watch(
 
     def watched(variables: Any, *args: Any, **kwargs: Any) -> tuple[Any, dict]:
         output, stats = run(model, Watcher(handler, also), variables, args, kwargs)
-        return output, notes_in(stats)
+        return output, stats if updating else notes_in(stats)
 
     return watched
 

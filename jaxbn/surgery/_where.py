@@ -1,0 +1,55 @@
+"""Where: layers chosen by path, and refused where the choice names none."""
+
+import fnmatch
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
+
+Where: TypeAlias = str | Sequence[str] | Callable[[str], bool] | None
+"""Layers by path: a pattern such as 'block1/*', or the start of a path such as
+'block1', or several of either, or a predicate; None for all."""
+
+
+def choose(paths: Iterable[str], where: Where) -> tuple[str, ...]:
+    """Returns the paths that `where` means, in their order.
+
+    Args:
+        paths: of the layers there are.
+        where: which of them.
+
+    Returns:
+        Those chosen.
+
+    Raises:
+        ValueError: if a pattern, or the predicate, chooses none.
+
+    Example:
+        >>> choose(['a/bn1', 'a/bn2', 'b/bn1'], ['a/*2', 'b'])
+        ('a/bn2', 'b/bn1')
+    """
+    paths = tuple(paths)
+    if where is None:
+        return paths
+    if callable(where):
+        chosen = tuple(path for path in paths if where(path))
+        if not chosen:
+            raise _nothing(where, paths)
+        return chosen
+    found: set[str] = set()
+    for pattern in (where,) if isinstance(where, str) else where:
+        new = {path for path in paths if _matches(path, pattern)}
+        if not new:
+            raise _nothing(pattern, paths)
+        found |= new
+    return tuple(path for path in paths if path in found)
+
+
+def _matches(path: str, pattern: str) -> bool:
+    within = path.startswith(pattern.rstrip("/") + "/")
+    return path == pattern or within or fnmatch.fnmatchcase(path, pattern)
+
+
+def _nothing(where: object, paths: tuple[str, ...]) -> ValueError:
+    return ValueError(
+        f"where is {where!r}, which chooses none of the layers {list(paths)}; expected "
+        "the path of one, the start of some, or a pattern such as 'block1/*'"
+    )
