@@ -1,0 +1,156 @@
+"""Haiku, Equinox, Keras: their batch norms as `(params, state)`. None is needed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbn.base import Params, State
+
+
+def from_haiku(
+    params: Mapping[str, Any], state: Mapping[str, Any], name: str
+) -> tuple[Params, State]:
+    """Returns one batch norm of Haiku as `(params, state)`.
+
+    Haiku keeps a biased average ('hidden') and what is debiased ('average'), which it
+    evaluates with; that is taken. Its `decay_rate` is our momentum, its average
+    `debias=True` here; to go on with it the state gets its counter.
+
+    Args:
+        params: of `hk.transform_with_state`, all modules.
+        state: likewise.
+        name: of the module, such as 'res_net/~/initial_batchnorm'.
+
+    Returns:
+        {'scale', 'bias'} as far as there are, and {'mean', 'var', 'count'}, [C] each.
+
+    Raises:
+        ValueError: if there is no such batch norm.
+
+    Example:
+        >>> ema = {'average': jnp.ones((1, 1, 2)), 'hidden': jnp.ones((1, 1, 2)),
+        ...        'counter': jnp.int32(3)}
+        >>> state = {'bn/~/mean_ema': ema, 'bn/~/var_ema': ema}
+        >>> from_haiku({}, state, 'bn')[1]['mean']
+        Array([1., 1.], dtype=float32)
+    """
+    keys = [f"{name}/~/mean_ema", f"{name}/~/var_ema"]
+    if not set(keys) <= set(state):
+        raise ValueError(
+            f"state has no {keys}, expected a batch norm called {name!r}; it has "
+            f"{sorted(k.removesuffix('/~/mean_ema') for k in state if 'mean_ema' in k)}"
+        )
+    mean, var = (_channels(state[key]["average"]) for key in keys)
+    count = jnp.full(var.shape, state[keys[0]]["counter"], jnp.float32)
+    affine = params.get(name, {})
+    names = {"scale": "scale", "offset": "bias"}
+    found = {names[k]: _channels(v) for k, v in affine.items() if k in names}
+    return found, {"mean": mean, "var": var, "count": count}
+
+
+def from_equinox(
+    mean: Any,
+    var: Any,
+    *,
+    weight: Any = None,
+    bias: Any = None,
+    count: int | None = None,
+    momentum: float = 0.99,
+    as_evaluated: bool = False,
+) -> tuple[Params, State]:
+    """Returns the arrays of an Equinox batch norm as `(params, state)`.
+
+    In mode 'ema' its state is what it evaluates with. In mode 'batch' it is a biased
+    average, the mean from 0 and the variance from 1, and both are divided by
+    `1 - momentum^count` to evaluate; for the variance that is wrong (0.13: +99 after
+    one step, +0.58 after 100), and the initial 1 is removed here as it should be.
+
+    Args:
+        mean: [C] of `state.get(layer.ema_state_index)` or `layer.batch_state_index`.
+        var: [C] likewise.
+        weight: [C] of the layer, or None.
+        bias: [C] likewise.
+        count: of `layer.batch_counter` in mode 'batch'; None for mode 'ema'.
+        momentum: of the layer, the weight of the old value, as here.
+        as_evaluated: what Equinox evaluates with, its error included.
+
+    Returns:
+        {'scale', 'bias'} as far as there are, and {'mean', 'var'} [C], with 'count' in
+        mode 'batch' (`debias=True` goes on from there).
+
+    Raises:
+        ValueError: if `count` is 0: nothing was averaged yet.
+
+    Example:
+        >>> from_equinox([0.02], [0.99 + 0.01 * 4], count=1)[1]['var'].round(3)
+        Array([4.], dtype=float32)
+    """
+    mean, var = np.asarray(mean, np.float64), np.asarray(var, np.float64)
+    state = {}
+    if count is not None:
+        if count < 1:
+            raise ValueError(
+                f"count is {count}, expected at least 1 batch; a layer that saw none "
+                "starts by bn_init"
+            )
+        left = momentum**count
+        mean = mean / (1 - left)
+        var = (var - (0.0 if as_evaluated else left)) / (1 - left)
+        state["count"] = jnp.full(var.shape, count, jnp.float32)
+    arrays = {"scale": weight, "bias": bias}
+    params = {k: _channels(v) for k, v in arrays.items() if v is not None}
+    return params, {"mean": _channels(mean), "var": _channels(var), **state}
+
+
+def from_keras(
+    weights: Mapping[str, Any] | Sequence[Any],
+    *,
+    scale: bool = True,
+    center: bool = True,
+) -> tuple[Params, State]:
+    """Returns the weights of a Keras batch norm as `(params, state)`.
+
+    Keras's momentum is the weight of the old value, as here (0.99), its variance the
+    biased one, its epsilon 1e-3: pass that on to `bn_apply`.
+
+    Args:
+        weights: gamma, beta, moving_mean and moving_variance by name, or in the order
+            of `layer.get_weights()`.
+        scale: whether the layer has a gamma; for a list.
+        center: whether it has a beta; for a list.
+
+    Returns:
+        {'scale', 'bias'} as far as there are, and {'mean', 'var'}.
+
+    Raises:
+        ValueError: if a list has another length, or statistics are missing.
+
+    Example:
+        >>> from_keras([[2.0], [1.0], [3.0], [4.0]])[1]['var']
+        Array([4.], dtype=float32)
+    """
+    if not isinstance(weights, Mapping):
+        order = ["gamma"] * scale + ["beta"] * center
+        order += ["moving_mean", "moving_variance"]
+        if len(weights) != len(order):
+            raise ValueError(
+                f"weights has {len(weights)} arrays, expected {order}; say scale=False "
+                "or center=False where there are none"
+            )
+        weights = dict(zip(order, weights, strict=True))
+    if not {"moving_mean", "moving_variance"} <= set(weights):
+        raise ValueError(
+            f"weights has {sorted(weights)}, expected 'moving_mean' and "
+            "'moving_variance'; pass the weights of one BatchNormalization"
+        )
+    names = {"gamma": "scale", "beta": "bias"}
+    params = {new: _channels(weights[k]) for k, new in names.items() if k in weights}
+    stats = {"mean": weights["moving_mean"], "var": weights["moving_variance"]}
+    return params, {key: _channels(value) for key, value in stats.items()}
+
+
+def _channels(value: Any) -> Any:
+    """Returns an array [1, ..., C] as [C] float32."""
+    return jnp.asarray(np.asarray(value).reshape(-1), jnp.float32)

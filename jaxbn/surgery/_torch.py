@@ -1,0 +1,164 @@
+"""PyTorch: batch norms of a state dict as Flax's trees, and back. No torch is needed.
+
+    weight -> scale        running_mean -> mean
+    bias   -> bias         running_var  -> var        num_batches_tracked -> count
+
+Conventions that differ: torch's `momentum` is one minus ours, with None for the
+cumulative average on both sides, and its `running_var` has absorbed unbiased variances
+(`unbiased=True` here), though it normalizes by biased ones. The epsilon is no part of a
+state dict: 1e-5 by default there and here.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbn.tree import find_layers
+
+Arrays = Mapping[str, Any]
+
+
+def from_torch(
+    state_dict: Arrays, *, cumulative: bool = False, num_elements: float | None = None
+) -> dict[str, Any]:
+    """Returns the batch norms of a state dict as `{'params': ..., 'batch_stats': ...}`.
+
+    Every module with a 'running_mean' is one, SyncBatchNorm and BatchNorm1d, 2d and 3d
+    alike; everything else is left out. Names are split at dots: 'layer1.0.bn1' lies at
+    ['layer1']['0']['bn1'], ready to be moved to where a Flax model has that layer.
+
+    Args:
+        state_dict: of NumPy arrays, or of what `np.asarray` takes, such as CPU tensors.
+        cumulative: whether the modules average all batches (torch's momentum=None);
+            'count' then is their num_batches_tracked.
+        num_elements: n, how many elements a channel had in each batch; the variance
+            is then made biased, times (n - 1) / n. It cannot be known from the dict.
+
+    Returns:
+        A tree of float32 arrays; scale and bias only where there are weight and bias.
+
+    Raises:
+        ValueError: if there is no batch norm, or one has no running_var.
+
+    Example:
+        >>> found = from_torch({'bn.weight': [2.0], 'bn.bias': [1.0],
+        ...     'bn.running_mean': [3.0], 'bn.running_var': [4.0]})
+        >>> found['batch_stats']['bn']['var'], found['params']['bn']['scale']
+        (Array([4.], dtype=float32), Array([2.], dtype=float32))
+    """
+    suffix = "running_mean"
+    names = [n for n in state_dict if n == suffix or n.endswith("." + suffix)]
+    if not names:
+        raise ValueError(
+            f"state_dict has {sorted(state_dict)[:8]}, expected names that end with "
+            "'running_mean'; pass the state dict of a whole module"
+        )
+    trees: dict[str, Any] = {"params": {}, "batch_stats": {}}
+    for name in names:
+        prefix = name.removesuffix(suffix)
+        found = {
+            entry: np.asarray(state_dict[prefix + entry])
+            for entry in ("weight", "bias", suffix, "running_var")
+            if prefix + entry in state_dict
+        }
+        if "running_var" not in found:
+            raise ValueError(
+                f"{prefix + suffix!r} has no {prefix + 'running_var'!r} beside it, "
+                "expected both; pass the state dict as torch made it"
+            )
+        var = found["running_var"].astype(np.float64)
+        if num_elements is not None and num_elements > 1:
+            var = var * (num_elements - 1) / num_elements
+        stats = {"mean": found[suffix], "var": var}
+        if cumulative:
+            tracked = state_dict[prefix + "num_batches_tracked"]
+            stats["count"] = np.full(var.shape, np.asarray(tracked))
+        affine = {"weight": "scale", "bias": "bias"}
+        params = {affine[k]: v for k, v in found.items() if k in affine}
+        path = [part for part in prefix.split(".") if part]
+        _put(trees["batch_stats"], path, stats)
+        if params:
+            _put(trees["params"], path, params)
+    return trees
+
+
+def to_torch(
+    params: Any, batch_stats: Any, *, num_batches_tracked: int = 0
+) -> dict[str, np.ndarray]:
+    """Returns the batch norms of Flax's trees as entries of a torch state dict.
+
+    Args:
+        params: a tree with 'scale' and 'bias' where the layers have them; other layers
+            are left out.
+        batch_stats: a tree with 'mean' and 'var'. Their paths become names with dots.
+        num_batches_tracked: for layers without a 'count'; torch uses it only where it
+            averages cumulatively.
+
+    Returns:
+        NumPy arrays, float32 and int64, for `module.load_state_dict(..., strict=False)`
+        after `torch.from_numpy`. The variance is written as it is: unbiased if the
+        layers have absorbed it so.
+
+    Raises:
+        ValueError: if no layer has 'mean' and 'var'.
+
+    Example:
+        >>> stats = {'bn': {'mean': jnp.zeros(1), 'var': jnp.ones(1)}}
+        >>> sorted(to_torch({}, stats))
+        ['bn.num_batches_tracked', 'bn.running_mean', 'bn.running_var']
+    """
+    layers = find_layers(params)
+    stats = find_layers(batch_stats)
+    norms = {p: s for p, s in stats.items() if {"mean", "var"} <= set(s)}
+    if not norms:
+        raise ValueError(
+            "batch_stats has no layer with 'mean' and 'var', expected at least one; "
+            "pass the statistics of a model with batch norm"
+        )
+    names = {"scale": "weight", "bias": "bias"}
+    names |= {"mean": "running_mean", "var": "running_var"}
+    found: dict[str, np.ndarray] = {}
+    for path, held in norms.items():
+        prefix = path.replace("/", ".") + "." * bool(path)
+        affine = {k: v for k, v in layers.get(path, {}).items() if k in names}
+        for key, value in {**affine, **held}.items():
+            if key in names:
+                found[prefix + names[key]] = np.asarray(value, np.float32)
+        tracked = np.max(np.asarray(held.get("count", num_batches_tracked)))
+        found[prefix + "num_batches_tracked"] = np.asarray(tracked, np.int64)
+    return found
+
+
+def momentum_from_torch(momentum: float | None) -> float | None:
+    """Returns a momentum of torch, the weight of the new value, as that of the old.
+
+    Args:
+        momentum: 0.1 by default in torch; None is the cumulative average in both.
+
+    Returns:
+        One minus it, or None.
+
+    Raises:
+        ValueError: unless it lies between 0 and 1.
+
+    Example:
+        >>> momentum_from_torch(0.1), momentum_from_torch(None)
+        (0.9, None)
+    """
+    if momentum is None:
+        return None
+    if not 0 <= momentum <= 1:
+        raise ValueError(
+            f"momentum is {momentum}, expected 0 <= momentum <= 1, the weight of the "
+            "new value; torch's default is 0.1"
+        )
+    return 1 - momentum
+
+
+def _put(tree: dict[str, Any], path: list[str], layer: dict[str, Any]) -> None:
+    """Puts arrays at a path of nested dicts, in place."""
+    for part in path:
+        tree = tree.setdefault(part, {})
+    tree |= {name: jnp.asarray(value, jnp.float32) for name, value in layer.items()}
