@@ -19,4 +19,5 @@ from jaxbn.tree._variables import path_name as path_name
 from jaxbn.tree._variables import replace_layers as replace_layers
 from jaxbn.tree._watch import Call as Call
 from jaxbn.tree._watch import Handler as Handler
+from jaxbn.tree._watch import is_norm as is_norm
 from jaxbn.tree._watch import watch as watch

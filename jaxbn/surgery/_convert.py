@@ -1,0 +1,200 @@
+"""Converting: every batch norm of a model becomes another norm, its code untouched.
+
+Linen models are run with the calls of their norms intercepted; nnx models are copied,
+and in the copy their norms become others. Variables lie where they lay, so that those
+of the one go into the other (`carry_over`).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+from flax import linen as nn
+from flax import nnx
+
+from jaxbn.base import Array, Norm
+from jaxbn.core import batch_norm
+from jaxbn.surgery._convert_linen import Converted
+from jaxbn.surgery._convert_nnx import convert_nnx
+from jaxbn.surgery._where import Where, choose
+from jaxbn.tree import Call, as_model, as_static, path_name, variables_of, watch
+
+Choice: TypeAlias = Norm | Callable[[Any], Norm]
+"""A norm, or `(layer) -> norm` that may read what the old layer was made with."""
+
+NOT_OF_BATCHES = (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm, nn.RMSNorm)
+NOT_OF_BATCHES += (nnx.GroupNorm, nnx.LayerNorm, nnx.InstanceNorm, nnx.RMSNorm)
+
+
+def convert(model: Any, norm: Choice, *, where: Where = None) -> Any:
+    """Returns a model in which batch norms are `norm` instead.
+
+    Layers of `flax.linen.BatchNorm`, `flax.nnx.BatchNorm`, `jaxbn.linen` and
+    `jaxbn.nnx` are converted, others left alone; see `plan_conversion`. The model that
+    came is not changed. PyTorch's `SyncBatchNorm.convert_sync_batchnorm` and timm's
+    `convert_splitbn_model` swap modules in place.
+
+    Args:
+        model: a linen or nnx module.
+        norm: the pair to use, or a function of the old layer that returns it. A pair
+            with statistics of other shapes, such as `domain_norm`, starts them anew.
+        where: which layers by path: the start of one, a pattern, several, or a
+            predicate; None for all. In linen a choice of none shows when it is called.
+
+    Returns:
+        For linen a module to `init` and `apply` like the old one, with variables at the
+        same paths. For nnx a copy whose layers hold what the old ones did, as far as
+        the new norm has entries of that name and shape.
+
+    Raises:
+        ValueError: on a subclass of Flax's BatchNorm with a call of its own, named, for
+            which `where` has to leave it out; or if `where` chooses none.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jaxbn import ghost_norm
+        >>> model = nn.Sequential([nn.Dense(2), nn.BatchNorm(False)])
+        >>> x = jnp.ones((8, 3))
+        >>> variables = model.init(jax.random.key(0), x)
+        >>> ghosts = convert(model, ghost_norm(size=4, momentum=0.9))
+        >>> y, updates = ghosts.apply(variables, x, mutable=['batch_stats'])
+        >>> jax.tree.map(jnp.shape, updates['batch_stats'])
+        {'layers_1': {'mean': (2,), 'var': (2,)}}
+    """
+    if isinstance(model, nn.Module):
+        where = tuple(where) if isinstance(where, list) else where
+        return Converted(model, norm, where)
+    return convert_nnx(model, norm, where)
+
+
+def batch_norm_like(layer: Any) -> Norm:
+    """Returns jaxbn's batch norm with the options of a layer of Flax.
+
+    Args:
+        layer: of `flax.linen.BatchNorm` or `flax.nnx.BatchNorm`, or of jaxbn's.
+
+    Returns:
+        A pair with its axis, momentum, epsilon, devices, parameters and initializers:
+        `convert(model, batch_norm_like)`. What differs from Flax's arithmetic is said
+        at `jaxbn.linen.BatchNorm`; `dtype`, if the layer has one, is kept.
+
+    Example:
+        >>> batch_norm_like(nn.BatchNorm(epsilon=1e-3)).apply.keywords['epsilon']
+        0.001
+    """
+    names = ("momentum", "epsilon", "dtype", "param_dtype", "use_bias", "use_scale")
+    names += ("bias_init", "scale_init", "axis_name", "axis_index_groups")
+    options = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
+    return batch_norm(axis=layer.axis, **options)
+
+
+class ConversionPlan(NamedTuple):
+    """What `convert` would do.
+
+    Attributes:
+        converted: paths of the layers, with the names of their classes.
+        left: other norms, likewise: chosen by nobody, or of no batch.
+    """
+
+    converted: dict[str, str]
+    left: dict[str, str]
+
+
+def plan_conversion(
+    model: Any, variables: Any, *args: Any, where: Where = None, **kwargs: Any
+) -> ConversionPlan:
+    """Returns which layers `convert` would convert, and which norms it would leave.
+
+    Args:
+        model: a linen or nnx module.
+        variables: of it; None for what an nnx model holds.
+        *args: of a call; it is traced, not run.
+        where: as in `convert`.
+        **kwargs: of the call.
+
+    Returns:
+        A `ConversionPlan`, in the order of the calls.
+
+    Raises:
+        ValueError: if `where` chooses none.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> model = nn.Sequential([nn.LayerNorm(), nn.BatchNorm(True)])
+        >>> x = jnp.ones((2, 3))
+        >>> plan = plan_conversion(model, model.init(jax.random.key(0), x), x)
+        >>> plan.converted, plan.left
+        ({'layers_1': 'BatchNorm'}, {'layers_0': 'LayerNorm'})
+    """
+    seen: dict[str, Any] = {}
+
+    def note(call: Call) -> tuple[Array, dict]:
+        seen.setdefault(call.path, call.layer)
+        return call.proceed(), {}
+
+    variables, static = variables_of(model, variables), as_static(model)
+
+    def run(variables: Any) -> Any:
+        watched = watch(as_model(static, variables), note, also=NOT_OF_BATCHES)
+        return watched(variables, *args, **kwargs)[0]
+
+    jax.eval_shape(run, variables)
+    others = {kind.__name__ for kind in NOT_OF_BATCHES}
+    kinds = {path: type(layer).__name__ for path, layer in seen.items()}
+    chosen = choose([p for p, kind in kinds.items() if kind not in others], where)
+    return ConversionPlan(
+        {path: kinds[path] for path in chosen},
+        {path: kind for path, kind in kinds.items() if path not in chosen},
+    )
+
+
+class Carried(NamedTuple):
+    """Variables, and what became of those before.
+
+    Attributes:
+        variables: of the structure asked for.
+        started: names of those that were not there, or of another shape: as they came.
+        dropped: names of those that are not asked for.
+    """
+
+    variables: Any
+    started: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+def carry_over(variables: Any, template: Any) -> Carried:
+    """Returns `template` with the values of `variables` of the same names.
+
+    From a model to its conversion and back: where both have the same entries that is
+    the identity, bit for bit.
+
+    Args:
+        variables: linen's, or an `nnx.State`.
+        template: of the model that they are for, such as what its `init` gives.
+
+    Returns:
+        A `Carried`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> old = {'bn': {'mean': jnp.ones(2), 'var': jnp.ones(2)}}
+        >>> new = {'bn': {'mean': jnp.zeros(2), 'count': jnp.zeros(2)}}
+        >>> found = carry_over(old, new)
+        >>> found.variables['bn']['mean'], found.started, found.dropped
+        (Array([1., 1.], dtype=float32), ('bn/count',), ('bn/var',))
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    old = {path_name(path): leaf for path, leaf in leaves}
+    started = []
+
+    def take(path: tuple, leaf: Array) -> Array:
+        name = path_name(path)
+        if name in old and jax.numpy.shape(old[name]) == jax.numpy.shape(leaf):
+            return old[name]
+        started.append(name)
+        return leaf
+
+    new = jax.tree_util.tree_map_with_path(take, template)
+    asked = jax.tree_util.tree_leaves_with_path(template)
+    dropped = [n for n in old if n not in {path_name(path) for path, _ in asked}]
+    return Carried(new, tuple(started), tuple(dropped))
