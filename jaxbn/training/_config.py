@@ -9,7 +9,15 @@ from jaxbn.training._norms import norm_names, parse_options
 
 FREE_TO_CHANGE = frozenset(
     {
-        *("workdir", "data_dir", "resume", "keep", "profile", "num_devices"),
+        *(
+            "workdir",
+            "data_dir",
+            "resume",
+            "keep",
+            "profile",
+            "num_devices",
+            "diagnose",
+        ),
         *("parallel", "coordinator_address", "num_processes", "process_id"),
     }
 )
@@ -74,6 +82,9 @@ class TrainConfig:
     """Of the computation; parameters and statistics are float32."""
     seed: int = 0
     """Of the weights, the order of the examples and the augmentation."""
+    diagnose: bool = False
+    """At each evaluation compare what each norm holds with what it meets, and write
+    diagnosis-NORM.txt and .png."""
     eval_every: int = 1
     """Epochs between evaluations; the last epoch always has one."""
     eval_stats: Literal["ema", "precise", "batch"] = "ema"

@@ -15,6 +15,7 @@ from jaxbn.training._arms import create_arm, step_by_step
 from jaxbn.training._checkpoint import Checkpoint, load_newest, save_checkpoint
 from jaxbn.training._config import TrainConfig
 from jaxbn.training._console import memory_in_use
+from jaxbn.training._diagnosis import diagnose
 from jaxbn.training._feed import pieces, place
 from jaxbn.training._metrics import averages, no_metrics
 from jaxbn.training._optim import create_schedule
@@ -197,6 +198,10 @@ class Run:
             layers = histograms(arm, parallel, state, self.dataset)
             entry = {"epoch": self.epoch, "norm": name, "layers": layers}
             self.report.histograms.append(entry)
+            if config.diagnose:
+                folder = self.workdir if self.processes.leads else None
+                probed = arm, parallel, state, self.dataset, folder, self.epoch
+                self.report.say(f"{name}: {diagnose(*probed) or 'no statistics'}")
         self.report.write()
         memory = memory_in_use(parallel)
         timing = {"step": self.done, "images_per_second": self.speed, "memory": memory}

@@ -1,5 +1,6 @@
 """Pictures: curves of all arms in one, and histograms of activations by epoch."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def plot_curves(path: Path, rows: list[dict[str, Any]], title: str) -> None:
     axes = np.atleast_1d(figure.subplots(1, 2 if accuracy else 1))
     kinds = (("loss", "loss"), ("accuracy", "accuracy"))[: len(axes)]
     for ax, (name, label) in zip(axes, kinds, strict=True):
-        for arm, colour in zip(arms, COLOURS, strict=False):
+        for arm, colour in zip(arms, itertools.cycle(COLOURS), strict=False):
             mine = [row for row in rows if row["norm"] == arm]
             epochs = [row["epoch"] for row in mine]
             for which, style in (("train", "--"), ("test", "-")):

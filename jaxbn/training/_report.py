@@ -108,6 +108,10 @@ class Report:
         if not self.best or score > self.best["score"]:
             self.best = {"step": row["step"], "score": score}
 
+    def say(self, text: str) -> None:
+        """Says a line to whoever watches."""
+        self.console.say(text)
+
     def write(self) -> None:
         """Writes the rows so far."""
         if self.records is not None:

@@ -68,7 +68,7 @@ def test_the_best_checkpoint_is_that_of_the_statistics_chosen(kind, step):
     assert report.best == {"step": step, "score": 0.9}
 
 
-def test_averaged_weights_are_scored_with_statistics_of_their_own(tmp_path):
+def test_averaged_weights_are_scored_with_statistics_of_their_own(tmp_path, capsys):
     config = TrainConfig(
         workdir=str(tmp_path),
         norm="batch",
@@ -77,8 +77,14 @@ def test_averaged_weights_are_scored_with_statistics_of_their_own(tmp_path):
         test_limit=20,
         num_devices=1,
         average_decay=0.5,
+        diagnose=True,
     )
     fit(config)
+    text = (tmp_path / "diagnosis-batch.txt").read_text()
+    assert "running statistics against 20 test examples" in text
+    assert text.count("not reached") == 0 and "gradient" in text
+    assert (tmp_path / "diagnosis-batch.png").stat().st_size > 1000
+    assert "stale: " in capsys.readouterr().out
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     row = json.loads(line)
     kinds = [f"test_loss_averaged{suffix}" for suffix in ("", "_precise", "_batch")]

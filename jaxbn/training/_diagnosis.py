@@ -1,0 +1,60 @@
+"""The diagnosis that `--diagnose` asks for: drift, dead channels and leakage by layer."""
+
+from pathlib import Path
+from typing import Any
+
+from jaxbn.data import Dataset, to_float
+from jaxbn.diagnostics import (
+    drift_table,
+    find_dead,
+    find_stale,
+    leakage_table,
+    measure_drift,
+    plot_drift,
+    probe_leakage,
+)
+from jaxbn.training._arms import Arm
+from jaxbn.training._files import write_text, write_whole
+from jaxbn.training._parallel import Parallel, fetch
+from jaxbn.training._score import population_of
+from jaxbn.training._state import TrainState
+from jaxbn.training._step import variables_of
+
+EXAMPLES = 256
+"""Test examples that are looked at; the leakage probe takes a quarter of them."""
+
+
+def diagnose(
+    arm: Arm,
+    parallel: Parallel,
+    state: TrainState,
+    dataset: Dataset,
+    workdir: Path | None,
+    epoch: int,
+) -> str:
+    """Returns a line on an arm's layers, '' without statistics; writes what it is of.
+
+    `diagnosis-NORM.txt` and `.png` in the workdir are of the last evaluation. Leakage
+    is measured where one device normalizes by itself: elsewhere the mates are spread.
+    """
+    population = population_of(arm, parallel, state)
+    if not population:
+        return ""
+    variables = variables_of(*fetch(parallel, (state.params, population)))
+    x = to_float(dataset.test.inputs[:EXAMPLES], arm.job.mean, arm.job.std)
+    drifts = measure_drift(arm.job.model, variables, x, False)
+    texts = [f"epoch {epoch}, running statistics against {len(x)} test examples"]
+    texts += [drift_table(drifts)]
+    if parallel.norm_axis is None:
+        few = x[: max(len(x) // 4, 2)]
+        found = probe_leakage(arm.job.model, variables, few, True)
+        texts += [f"one of {len(few)} examples, its mates exchanged, in training"]
+        texts += [leakage_table(found)]
+    if workdir is not None:
+        name = workdir / f"diagnosis-{arm.norm}"
+        write_text(name.with_suffix(".txt"), "\n\n".join(texts) + "\n")
+        figure: Any = plot_drift(drifts)
+        write_whole(name.with_suffix(".png"), figure.savefig)
+    stale, dead = find_stale(drifts), find_dead(drifts)
+    said = f"stale: {', '.join(stale) or 'none'}; dead channels: "
+    return said + (", ".join(f"{p} {len(c)}" for p, c in dead.items()) or "none")
