@@ -22,8 +22,13 @@ from jaxbn.tree import Call, as_model, as_static, path_name, variables_of, watch
 Choice: TypeAlias = Norm | Callable[[Any], Norm]
 """A norm, or `(layer) -> norm` that may read what the old layer was made with."""
 
-NOT_OF_BATCHES = (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm, nn.RMSNorm)
-NOT_OF_BATCHES += (nnx.GroupNorm, nnx.LayerNorm, nnx.InstanceNorm, nnx.RMSNorm)
+NOT_OF_BATCHES = tuple(
+    getattr(module, name)
+    for module in (nn, nnx)
+    for name in ("GroupNorm", "LayerNorm", "InstanceNorm", "RMSNorm")
+    if hasattr(module, name)  # nnx has no InstanceNorm before flax 0.12
+)
+"""Norms that are left alone, and named."""
 
 
 def convert(model: Any, norm: Choice, *, where: Where = None) -> Any:

@@ -1,4 +1,4 @@
-"""The diagnosis that `--diagnose` asks for: drift, dead channels and leakage by layer."""
+"""The diagnosis that `--diagnose` asks for: drift, dead channels, leakage by layer."""
 
 from pathlib import Path
 from typing import Any
