@@ -39,13 +39,38 @@ def with_stats(variables: Any, stats: Any) -> Any:
     return {**variables, "batch_stats": stats}
 
 
+class Held:
+    """A linen module that holds a list, and so has no hash; equal to itself only.
+
+    Args:
+        model: the module.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    def __hash__(self) -> int:
+        return id(self.model)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Held) and other.model is self.model
+
+
 def as_static(model: Any) -> Any:
     """Returns what of a model is not an array, hashable: a module or an nnx graph."""
-    return nnx.graphdef(model) if isinstance(model, nnx.Module) else model
+    if isinstance(model, nnx.Module):
+        return nnx.graphdef(model)
+    try:
+        hash(model)
+    except TypeError:
+        return Held(model)
+    return model
 
 
 def as_model(static: Any, variables: Any) -> Any:
     """Returns the model of which `as_static` was given."""
+    if isinstance(static, Held):
+        return static.model
     return static if isinstance(static, nn.Module) else nnx.merge(static, variables)
 
 

@@ -12,7 +12,7 @@ from flax import nnx
 import jaxbn.linen
 import jaxbn.nnx
 from jaxbn import batch_norm
-from jaxbn.tree import watch
+from jaxbn.tree import run_jitted, watch
 
 X = jnp.asarray(np.random.default_rng(0).normal(2, 3, (8, 5)), jnp.float32)
 KEY = jax.random.key(0)
@@ -152,3 +152,28 @@ def test_layers_under_scan_and_remat_give_stacked_notes():
 def test_what_is_not_a_model_is_refused():
     with pytest.raises(ValueError, match=r"model is a function, .*; pass the module"):
         watch(lambda x: x, counting)
+
+
+def test_programs_are_kept_for_models_of_every_kind():
+    """Also for those that hold a list and have no hash."""
+    traces = []
+
+    def count(call):
+        traces.append(call.path)
+        return call.proceed(), {"sum": call.x.sum()}
+
+    sequence = nn.Sequential([nn.Dense(4), nn.BatchNorm(use_running_average=True)])
+    pair = Pair(nnx.BatchNorm, nnx.Rngs(0))
+    pair.eval()
+    for model, variables, layers in (
+        (sequence, sequence.init(KEY, X), 1),
+        (nn.BatchNorm(use_running_average=True), None, 1),
+        (pair, None, 3),
+    ):
+        if variables is None and isinstance(model, nn.Module):
+            variables = model.init(KEY, X)
+        traces.clear()
+        found = [run_jitted(model, count, variables, s * X)[1] for s in (1, 2)]
+        assert len(traces) == layers
+        sums = [float(sum(layer["sum"] for layer in f.values())) for f in found]
+        assert sums[0] != sums[1]
