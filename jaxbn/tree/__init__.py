@@ -5,6 +5,9 @@ tree. `watch` runs a model and calls back at every norm layer. Nothing else in j
 goes through a model.
 """
 
+from jaxbn.tree._call import Call as Call
+from jaxbn.tree._call import Handler as Handler
+from jaxbn.tree._call import is_norm as is_norm
 from jaxbn.tree._parts import as_model as as_model
 from jaxbn.tree._parts import as_static as as_static
 from jaxbn.tree._parts import join_arrays as join_arrays
@@ -17,7 +20,4 @@ from jaxbn.tree._parts import with_stats as with_stats
 from jaxbn.tree._variables import find_layers as find_layers
 from jaxbn.tree._variables import path_name as path_name
 from jaxbn.tree._variables import replace_layers as replace_layers
-from jaxbn.tree._watch import Call as Call
-from jaxbn.tree._watch import Handler as Handler
-from jaxbn.tree._watch import is_norm as is_norm
 from jaxbn.tree._watch import watch as watch

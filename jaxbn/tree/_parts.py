@@ -8,7 +8,8 @@ import numpy as np
 from flax import linen as nn
 from flax import nnx
 
-from jaxbn.tree._watch import Handler, watch
+from jaxbn.tree._call import Handler
+from jaxbn.tree._watch import watch
 
 
 def variables_of(model: Any, variables: Any) -> Any:

@@ -7,46 +7,11 @@ layers are stacked.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
-from jaxbn.base import Array, Axes
+from jaxbn.base import Array
+from jaxbn.tree._call import Handler, Watcher, own_notes
 from jaxbn.tree._variables import find_layers
-
-
-class Call(NamedTuple):
-    """One call of a norm layer, about to happen.
-
-    Attributes:
-        path: of the layer in `batch_stats`, as `find_layers` names it.
-        layer: the module: of `flax.linen`, `flax.nnx`, `jaxbn.linen` or `jaxbn.nnx`.
-        axis: its feature axes.
-        x: [..., C] what it is called with.
-        mask: the mask it is called with, or None.
-        use_running_average: which statistics it would normalize with.
-        params: its own parameters, such as 'scale' and 'bias'.
-        state: its own entries of `batch_stats`, such as 'mean' and 'var'.
-        notes: what the handler noted at earlier calls of this layer in this run.
-        proceed: `proceed(use_running_average=..., x=...)` calls the layer as it is
-            (defaults: as it was called) and returns its output.
-    """
-
-    path: str
-    layer: Any
-    axis: Axes
-    x: Array
-    mask: Array | None
-    use_running_average: bool
-    params: dict[str, Array]
-    state: dict[str, Array]
-    notes: dict[str, Array]
-    proceed: Callable[..., Array]
-
-
-Handler: TypeAlias = Callable[[Call], tuple[Array, dict[str, Array]]]
-"""`handler(call) -> (y, notes)`: what the layer gives, and what to know of it."""
-
-NOTE = "note: "
-"""What names of notes begin with where they lie among the statistics."""
 
 
 def watch(
@@ -111,22 +76,6 @@ def watch(
     return watched
 
 
-class Watcher(NamedTuple):
-    """Who is called, and for which layers.
-
-    Attributes:
-        handler: of the calls.
-        also: types of modules besides norms.
-    """
-
-    handler: Handler
-    also: tuple[type, ...]
-
-    def wants(self, layer: Any, flax_layer: type) -> bool:
-        """Returns whether a module is handed over: `flax_layer` is Flax's norm."""
-        return is_norm(layer, flax_layer) or type(layer) in self.also
-
-
 def notes_in(stats: Any) -> dict[str, dict[str, Array]]:
     """Returns the notes that lie in a tree of statistics, by path of the layer."""
     found = {}
@@ -135,13 +84,3 @@ def notes_in(stats: Any) -> dict[str, dict[str, Array]]:
         if notes:
             found[path] = notes
     return found
-
-
-def own_notes(layer: dict[str, Any]) -> dict[str, Any]:
-    """Returns the notes among the entries of one layer, by their names."""
-    return {k.removeprefix(NOTE): v for k, v in layer.items() if k.startswith(NOTE)}
-
-
-def is_norm(layer: Any, flax_layer: type) -> bool:
-    """Returns whether a module is a norm layer: Flax's, or one with `as_norm`."""
-    return isinstance(layer, flax_layer) or hasattr(type(layer), "as_norm")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbn.base import Array, Axes
-from jaxbn.tree._watch import NOTE, Call, Watcher, is_norm, own_notes
+from jaxbn.tree._call import NOTE, Call, Watcher, is_norm, own_notes
 
 
 def run_linen(

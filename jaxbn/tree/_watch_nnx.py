@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxbn.base import Array
-from jaxbn.tree._watch import NOTE, Call, Handler, Watcher, is_norm, own_notes
+from jaxbn.tree._call import NOTE, Call, Handler, Watcher, is_norm, own_notes
 
 
 def run_nnx(
