@@ -6,6 +6,7 @@ from jaxbn.diagnostics._drift import Drift as Drift
 from jaxbn.diagnostics._drift import find_dead as find_dead
 from jaxbn.diagnostics._drift import find_stale as find_stale
 from jaxbn.diagnostics._drift import measure_drift as measure_drift
+from jaxbn.diagnostics._drift import sampling_shift as sampling_shift
 from jaxbn.diagnostics._landscape import Landscape as Landscape
 from jaxbn.diagnostics._landscape import probe_landscape as probe_landscape
 from jaxbn.diagnostics._leakage import Leakage as Leakage

@@ -150,7 +150,11 @@ def _compare(
 
 
 def find_stale(
-    drifts: tuple[Drift, ...], *, shift: float = 0.5, log_ratio: float = 0.7
+    drifts: tuple[Drift, ...],
+    *,
+    shift: float = 0.5,
+    log_ratio: float = 0.7,
+    momentum: float | None = None,
 ) -> tuple[str, ...]:
     """Returns the paths of layers whose statistics are not those of the data.
 
@@ -159,6 +163,8 @@ def find_stale(
         shift: the median shift of the mean over channels, in deviations, above which a
             layer is stale.
         log_ratio: likewise of `|log_ratio|`; 0.7 is a factor of two.
+        momentum: of the running average, if what chance explains is to be allowed for:
+            limits are then at least three times `sampling_shift`.
 
     Returns:
         Paths, the farthest first. Layers that are still as they were initialized (mean
@@ -172,11 +178,39 @@ def find_stale(
     for drift in drifts:
         if not drift.num_elements:
             continue
-        moved = float(np.median(drift.shift)) / shift
-        scaled = float(np.median(np.abs(drift.log_ratio))) / log_ratio
+        chance = 0.0
+        if momentum is not None:
+            chance = 3 * sampling_shift(drift.num_elements, momentum)
+        moved = float(np.median(drift.shift)) / max(shift, chance)
+        ratio = float(np.median(np.abs(drift.log_ratio)))
+        scaled = ratio / max(log_ratio, np.sqrt(2) * chance)
         if max(moved, scaled) > 1:
             far.append((max(moved, scaled), drift.path))
     return tuple(path for _, path in sorted(far, reverse=True))
+
+
+def sampling_shift(num_elements: float, momentum: float) -> float:
+    """Returns the shift that chance gives, where batches are all of one population.
+
+    The mean of n independent elements is off by `1 / sqrt(n)` deviations, and a running
+    average of such means by that over the root of its window `(1 + m) / (1 - m)`:
+
+        sqrt(1/n + (1 - m) / ((1 + m) n))
+
+    Args:
+        num_elements: n, of each batch; elements of one image are not independent.
+        momentum: m, the weight of the old value.
+
+    Returns:
+        One standard deviation of the shift. That of the log ratio is, for normal data,
+        about the root of two times it.
+
+    Example:
+        >>> round(sampling_shift(100, 0.9), 3)
+        0.103
+    """
+    window = (1 + momentum) / max(1 - momentum, 1e-12)
+    return float(np.sqrt((1 + 1 / window) / max(num_elements, 1)))
 
 
 def find_dead(

@@ -17,6 +17,7 @@ from jaxbn.diagnostics import (
     find_stale,
     measure_drift,
     plot_drift,
+    sampling_shift,
 )
 from jaxbn.population import precise_batch_stats
 
@@ -135,3 +136,20 @@ def test_models_without_statistics_are_refused():
     model = nn.Dense(2)
     with pytest.raises(ValueError, match=r"no layer with 'mean' and 'var' .*; pass"):
         measure_drift(model, model.init(KEY, X), X)
+
+
+def test_chance_is_allowed_for_given_the_momentum():
+    """A running average of small batches, looked at with another one."""
+    batches = RNG.normal(size=(400, 4, 64))
+    shifts, mean = [], np.zeros(64)
+    for batch in batches:
+        shifts.append(batch.mean(0) - mean)
+        mean = 0.8 * mean + 0.2 * batch.mean(0)
+    assert sampling_shift(4, 0.8) == pytest.approx(np.std(shifts[50:]), rel=0.05)
+    model = nn.BatchNorm(use_running_average=True)
+    variables = model.init(KEY, X)
+    drifts = measure_drift(model, variables, X[:4])
+    assert find_stale(drifts) == ("",)
+    nearer = {"batch_stats": {"mean": jnp.full(8, 1.2), "var": jnp.full(8, 9.0)}}
+    few = measure_drift(model, {**variables, **nearer}, X[:4])
+    assert find_stale(few, shift=0.01, momentum=0.9) == ()

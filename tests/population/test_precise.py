@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 import jaxbn.linen
 import jaxbn.nnx
 from jaxbn.population import precise_batch_stats
+from jaxbn.tree import find_layers, watch
 
 RNG = np.random.default_rng(0)
 DATA = (RNG.normal(2, 3, (150, 5)) * np.linspace(0.5, 2, 5)).astype(np.float32)
@@ -107,6 +108,57 @@ def test_an_nnx_model_in_batches_of_any_size(layer, cut):
     oracle.assert_close(y, normalized(DATA.astype(np.float64)), 1e-5)
     again, _ = precise_batch_stats(model, nnx.state(model), pieces(CUTS[cut]))
     jax.tree.map(np.testing.assert_array_equal, again, stats)
+
+
+class ResNet(nn.Module):
+    """As in Flax's examples: convolutions and its own BatchNorm, images in."""
+
+    @nn.compact
+    def __call__(self, x, train=True):
+        def conv(x, width, stride=1):
+            x = nn.Conv(width, (3, 3), strides=stride, use_bias=False)(x)
+            return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+
+        x = nn.relu(conv(x, 8))
+        for width, stride in ((8, 1), (16, 2)):
+            y = conv(nn.relu(conv(x, width, stride)), width)
+            x = nn.relu(y + (x if stride == 1 else conv(x, width, stride)))
+        return nn.Dense(10)(x.mean((1, 2)))
+
+
+class NnxResNet(nnx.Module):
+    def __init__(self, rngs):
+        self.stem = nnx.Conv(3, 8, (3, 3), use_bias=False, rngs=rngs)
+        self.conv = nnx.Conv(8, 8, (3, 3), use_bias=False, rngs=rngs)
+        self.bn1, self.bn2 = (nnx.BatchNorm(8, rngs=rngs) for _ in range(2))
+
+    def __call__(self, x):
+        x = nnx.relu(self.bn1(self.stem(x)))
+        return nnx.relu(x + self.bn2(self.conv(x))).mean((1, 2))
+
+
+@pytest.mark.parametrize("size", [7, 24])
+@pytest.mark.parametrize("kind", ["linen", "nnx"])
+def test_resnets_of_flax_measure_what_enters_each_layer(kind, size):
+    """In float64, on the inputs that the layers have with batches of this size."""
+    images = RNG.normal(100, 2, (24, 8, 8, 3)).astype(np.float32)
+    model = ResNet() if kind == "linen" else NnxResNet(nnx.Rngs(0))
+    variables = model.init(KEY, images) if kind == "linen" else None
+    seen = {}
+
+    def note(call):
+        seen.setdefault(call.path, []).append(np.asarray(call.x, np.float64))
+        return call.proceed(use_running_average=False), {}
+
+    for batch in pieces(size, images):
+        watch(model, note)(variables, batch)
+    stats, report = precise_batch_stats(model, variables, pieces(size, images))
+    layers = find_layers(stats)
+    assert set(layers) == set(seen) and len(seen) == (6 if kind == "linen" else 2)
+    for path, inputs in seen.items():
+        rows = np.concatenate([x.reshape(-1, x.shape[-1]) for x in inputs])
+        assert_moments(layers[path], rows, 2e-5)
+        assert report.counted[path] == len(rows)
 
 
 def test_sequential_does_not_depend_on_how_the_data_is_cut():

@@ -49,6 +49,25 @@ def test_a_resnet_shaped_state_dict_comes_back(blocks, layers, norms):
         assert value.dtype == state[name].dtype
 
 
+@pytest.mark.parametrize(("blocks", "layers"), [((2, 2, 2, 2), 2), ((3, 4, 6, 3), 3)])
+def test_every_norm_of_a_resnet_gives_what_torch_gives(blocks, layers):
+    torch = pytest.importorskip("torch")
+    for name, width in resnet_names(blocks, layers):
+        norm = torch.nn.BatchNorm2d(width)
+        for value in norm.state_dict().values():
+            if value.ndim:
+                value.uniform_(0.5, 2)
+        state = {f"{name}.{k}": v.numpy() for k, v in norm.state_dict().items()}
+        found = from_torch(state)
+        params, stats = found["params"], found["batch_stats"]
+        for part in name.split("."):
+            params, stats = params[part], stats[part]
+        x = RNG.normal(2, 3, (2, width, 3, 3)).astype(np.float32)
+        expected = norm.eval()(torch.from_numpy(x)).detach().numpy()
+        y, _ = bn_apply(params, stats, jnp.asarray(x), False, axis=1)
+        oracle.assert_close(y, expected, 1e-5)
+
+
 def test_torch_layers_give_the_same(recwarn):
     torch = pytest.importorskip("torch")
     recwarn.clear()
