@@ -155,6 +155,9 @@ OF_BATCHES = {Law.AFFINE, Law.NONFINITE, Law.SINGLE, Law.OFFSET}
 WITHOUT_STATE = {*OF_BATCHES, Law.CHANNELS, Law.WEIGHTS, Law.DEVICES, Law.MASKED}
 """What is said of batches, or tested by their state."""
 
+A_SISTER = frozenset({Law.ORACLE, Law.EVAL, Law.SCAN, Law.HALF, Law.FLAX})
+"""What is run again of a form whose sister has run everything."""
+
 PLAIN = _batch_norm("plain")
 _RENORM = {"warmup_steps": 1, "r_steps": 2, "d_steps": 3}
 _VARIANTS = (
@@ -168,13 +171,13 @@ _VARIANTS = (
         "frozen, affine too",
         make=lambda **o: jaxbn.frozen_norm(constant_affine=True, **_started(o)),
         reference=variants.frozen,
-        laws=EVERY - OF_BATCHES,
+        laws=A_SISTER,
     ),
     Row(
         "frozen, not folded",
         make=lambda **o: jaxbn.frozen_norm(fold=False, **_started(o)),
         reference=variants.frozen,
-        laws=EVERY - OF_BATCHES,
+        laws=A_SISTER,
     ),
     Row(
         "ghosts of 2",
@@ -191,7 +194,7 @@ _VARIANTS = (
             variants.ghost,
             cut=lambda n: [len(part) for part in np.array_split(range(n), 3)],
         ),
-        laws=EVERY - BY_PLACE,
+        laws=A_SISTER,
     ),
     Row(
         "renorm",
@@ -209,7 +212,7 @@ _VARIANTS = (
         "domain by example",
         make=_domains,
         reference=variants.one_domain(oracle.bn_apply_devices),
-        laws=EVERY - OF_STATES,
+        laws=A_SISTER | {Law.MASKED, Law.GRADIENT, Law.DEVICES},
     ),
     Row(
         "adaptive",

@@ -5,6 +5,7 @@ test that needs it says `with x64():`.
 """
 
 import contextlib
+import gc
 
 import hypothesis
 import jax
@@ -22,6 +23,14 @@ hypothesis.settings.register_profile(
     "fixed", deadline=None, derandomize=True, database=None, max_examples=10
 )
 hypothesis.settings.load_profile("fixed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget():
+    """Drops the programs of a file once its tests are done: gigabytes, in the end."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @contextlib.contextmanager
