@@ -20,7 +20,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # The same examples every time.
 hypothesis.settings.register_profile(
-    "fixed", deadline=None, derandomize=True, database=None, max_examples=10
+    "fixed", deadline=None, derandomize=True, database=None, max_examples=6
 )
 hypothesis.settings.load_profile("fixed")
 

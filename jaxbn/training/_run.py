@@ -1,6 +1,7 @@
 """A run as a command: every end has a code, and every failure one line."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from jaxbn.training._signals import Interrupted, stop_on_signals
 from jaxbn.training._workdir import open_workdir
 
 DONE, FAILED, BAD_FLAGS, INTERRUPTED = 0, 1, 2, 130
+SECONDS_TO_TELL = 3.0
+"""How long an error of a collective waits for word of a lost process."""
 
 
 def fit(config: TrainConfig) -> dict[str, Any]:
@@ -84,6 +87,8 @@ def _run(config: TrainConfig) -> int:
     except Exception as error:
         if not _several_processes():
             raise
+        # Was it that another process is gone? Then the lifeline says so, and ends this.
+        time.sleep(SECONDS_TO_TELL)
         return _say(f"{type(error).__name__}: {error}", FAILED)
     return DONE
 
