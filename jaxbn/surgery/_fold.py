@@ -7,6 +7,7 @@ A layer without a bias keeps none; what is added then stays where the norm was, 
 'bias' [C]. Statistics and scale are gone.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -67,7 +68,8 @@ def fold(
         A `Folded`. Kernels keep their dtype; gains are computed in float64.
 
     Raises:
-        ValueError: if the outputs differ by more than `tolerance`.
+        ValueError: if the outputs differ by more than `tolerance` or are not finite;
+            in `apply`, if a norm that was folded is called in training.
 
     Example:
         >>> import jax.numpy as jnp
@@ -118,6 +120,11 @@ class _Without:
         """Returns what is left of a norm."""
         if call.path not in self.folded:
             return call.proceed(), {}
+        if not call.use_running_average:
+            raise ValueError(
+                f"the norm {call.path!r} was folded and is called in training, "
+                "expected evaluation; train the model that was folded instead"
+            )
         if self.folded[call.path]:
             return call.x, {}
         bias = call.params["bias"].astype(call.x.dtype)
@@ -159,13 +166,15 @@ def like(value: np.ndarray, old: Any) -> Array:
 def _difference(
     plain: Model, changed: Model, old: Any, new: Any, args: tuple, kwargs: dict
 ) -> float:
-    """Returns how far two models are apart on the same input."""
+    """Returns how far two models are apart on the same input; inf if not finite."""
     expected = jax.tree.leaves(plain.apply(old, *args, **kwargs))
     found = jax.tree.leaves(changed.apply(new, *args, **kwargs))
     apart = 0.0
     for a, b in zip(expected, found, strict=True):
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
         size = np.max(np.abs(a), initial=0) or 1.0
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            return math.inf  # NaN would lose every comparison.
         apart = max(apart, float(np.max(np.abs(a - b), initial=0) / size))
     return apart
 

@@ -212,3 +212,21 @@ def test_outputs_that_differ_are_refused():
     variables = model.init(KEY, ROWS)
     with pytest.raises(ValueError, match=r"differ by .* expected at most -1; call it"):
         fold(model, variables, ROWS, tolerance=-1)
+
+
+def test_outputs_that_are_not_finite_prove_nothing():
+    model = One(nn.Dense(6), nn.BatchNorm(use_running_average=True))
+    variables = model.init(KEY, ROWS)
+    for entry in ("mean", "var"):
+        stats = variables["batch_stats"]["norm"]
+        broken = {"norm": {**stats, entry: stats[entry].at[2].set(jnp.nan)}}
+        with pytest.raises(ValueError, match=r"differ by inf of the largest"):
+            fold(model, {**variables, "batch_stats": broken}, ROWS)
+
+
+def test_a_folded_norm_does_not_train():
+    model = create_model("mlp", 10, jaxbn.batch_norm())
+    variables = model.init(KEY, ROWS, False)
+    folded = fold(model, variables, ROWS, False)
+    with pytest.raises(ValueError, match=r"was folded and is called in training"):
+        folded.apply(folded.variables, ROWS, True)
