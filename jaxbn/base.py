@@ -10,7 +10,7 @@ wrappers, models, training, experiments) accepts any `Norm`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 from jax.typing import ArrayLike, DTypeLike
@@ -77,6 +77,25 @@ class ApplyFn(Protocol):
         ...
 
 
+class PartsFn(Protocol):
+    """`parts(x, train, *, mask=None, ...) -> [D, ...]`, weights that broadcast to `x`.
+
+    Of a norm whose 'mean' is [D, C], one row for each of D parts of the data: what
+    counts for each row, in a call of `apply` with the same arguments.
+    """
+
+    def __call__(
+        self,
+        x: Array,
+        train: bool,
+        *,
+        mask: ArrayLike | None = None,
+        **overrides: Any,
+    ) -> Array:
+        """See the class."""
+        ...
+
+
 NOTHING_SHARED = {
     "axis_name": None,
     "axis_index_groups": None,
@@ -94,6 +113,8 @@ class Norm(NamedTuple):
             `ApplyFn`.
         axis: the axis (or axes) of `x` that hold features; `num_features` is the
             shape of `x` along them, in ascending order of axis.
+        parts: which examples each row of the statistics is of, where there are several,
+            as in `domain_norm`; see `PartsFn`. For what measures them from outside.
 
     Example:
         >>> import jax.numpy as jnp
@@ -108,6 +129,7 @@ class Norm(NamedTuple):
     init: InitFn
     apply: ApplyFn
     axis: int | tuple[int, ...] = -1
+    parts: PartsFn | None = None
 
 
 def variable_names(

@@ -4,6 +4,7 @@ A running average may lag behind the model, be of other data, or never have move
 norm layer's input is measured in one forward pass and compared with what it holds.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -11,75 +12,94 @@ import numpy as np
 from jax import lax
 
 from jaxbn.base import Array
-from jaxbn.core import Moments, batch_moments, merge_moments
-from jaxbn.tree import (
-    Call,
-    find_layers,
-    params_of,
-    run_jitted,
-    stats_of,
-    variables_of,
-)
+from jaxbn.core import Moments, batch_moments, feature_axes
+from jaxbn.core._mask import as_weights
+from jaxbn.population._collect import each_part, merge_two, moments_of
+from jaxbn.population._install import has_statistics
+from jaxbn.tree import Call, find_layers, run_jitted, stats_of, variables_of
+
+EPSILON = 1e-5
+"""Added to variances where a layer does not say what it adds."""
+
+
+class Distance(NamedTuple):
+    """How far some statistics are from the running ones.
+
+    Attributes:
+        shift: [C] `|mean - running mean| / sqrt(running var + epsilon)`, in deviations.
+        log_ratio: [C] `log((var + epsilon) / (running var + epsilon))`.
+    """
+
+    shift: np.ndarray
+    log_ratio: np.ndarray
 
 
 class Drift(NamedTuple):
-    """One layer's statistics beside those of a batch.
+    """One layer's running statistics beside those of a batch; [C] arrays are NumPy's.
+
+    What was not measured is NaN: all of a layer that was not reached, and channels that
+    counted nothing. A distance of what is not finite is inf.
 
     Attributes:
-        path: of the layer.
-        num_elements: counted a channel, the largest.
+        path: of the layer; with '[i]' for one of several stacked by `nn.scan`, or one
+            domain of a `domain_norm`.
+        num_elements: counted a channel, the largest; 0 if the layer was not reached.
+        num_independent: [C] how many independent elements would give a mean as certain
+            as this one: fewer than there are where an example's elements are alike, as
+            the pixels of an image.
         mean: [C] of the running statistics.
         var: [C] likewise.
         batch_mean: [C] of what the layer was given.
         batch_var: [C] likewise, biased.
-        shift: [C] `|batch_mean - mean| / sqrt(var + epsilon)`, in deviations.
-        log_ratio: [C] `log((batch_var + epsilon) / (var + epsilon))`.
-        surprise: [C] the shift in standard errors of a mean of so many independent
-            elements; elements of an image are not, so 3 is no limit there.
         scale: [C] of the layer's parameters; ones if it has none.
+        batch: how far the batch is from the running statistics.
+        surprise: [C] the shift of the batch in standard errors of its mean, the larger
+            of those of independent elements and of independent examples.
+        precise: how far the precise statistics are; None if there were none.
     """
 
     path: str
     num_elements: float
+    num_independent: np.ndarray
     mean: np.ndarray
     var: np.ndarray
     batch_mean: np.ndarray
     batch_var: np.ndarray
-    shift: np.ndarray
-    log_ratio: np.ndarray
-    surprise: np.ndarray
     scale: np.ndarray
+    batch: Distance
+    surprise: np.ndarray
+    precise: Distance | None
+
+    @property
+    def is_initial(self) -> bool:
+        """Whether the statistics are exactly those at initialization: 0 and 1."""
+        return bool(np.all(self.mean == 0) and np.all(self.var == 1))
 
 
 def measure_drift(
-    model: Any,
-    variables: Any,
-    *args: Any,
-    reference: Any = None,
-    epsilon: float = 1e-5,
-    **kwargs: Any,
+    model: Any, variables: Any, *args: Any, precise: Any = None, **kwargs: Any
 ) -> tuple[Drift, ...]:
-    """Returns how far each layer's statistics are from those of a batch.
+    """Returns how far each layer's running statistics are from those of a batch.
 
     The model runs as it is called: in evaluation each layer is given what it meets at
-    test time, in training what it meets there. Nothing of it changes.
+    test time, in training what it meets there. Nothing of it changes. Each layer's own
+    epsilon is used, 1e-5 where it has no such attribute.
 
     Args:
         model: a linen or nnx module.
         variables: of it; None for what an nnx model holds.
         *args: of the call.
-        reference: statistics to compare with the batch instead of those the model
-            holds, such as precise ones: a tree like its `batch_stats`. Or two of them:
-            pass the precise ones as `variables` and the running ones here.
-        epsilon: added to both variances.
+        precise: what `precise_batch_stats` returned, or any tree like the model's
+            `batch_stats`, to be compared with the running statistics too. (To compare a
+            batch with these, put them into `variables`.)
         **kwargs: of the call.
 
     Returns:
-        A tuple, in the order of the layers in `batch_stats`; layers that the call did
-        not reach have `num_elements` 0 and NaN for the batch.
+        A tuple, in the order of the layers in `batch_stats`.
 
     Raises:
-        ValueError: if the model has no layer with statistics.
+        ValueError: if the model has no layer with statistics, if `precise` lacks one,
+            or if layers are stacked along another axis than the first.
 
     Example:
         >>> import jax
@@ -88,7 +108,7 @@ def measure_drift(
         >>> x = jnp.array([[4.0], [6.0]])
         >>> variables = model.init(jax.random.key(0), x)
         >>> (found,) = measure_drift(model, variables, x)
-        >>> found.shift.round(2), found.log_ratio.round(2)
+        >>> found.batch.shift.round(2), found.batch.log_ratio.round(2)
         (array([5.], dtype=float32), array([0.], dtype=float32))
 
     References:
@@ -96,146 +116,140 @@ def measure_drift(
     """
     variables = variables_of(model, variables)
     _, notes = run_jitted(model, _note, variables, *args, **kwargs)
-    held = {p: n for p, n in notes.items() if "total" in n}
-    layers = find_layers(reference) if reference is not None else {}
-    known = {p: s for p, s in _held(variables).items() if "mean" in s}
+    layers = find_layers(stats_of(variables))
+    known = {path: state for path, state in layers.items() if has_statistics(state)}
     if not known:
         raise ValueError(
             "the model has no layer with 'mean' and 'var' among its statistics, "
             "expected at least one; pass its variables, batch_stats included"
         )
-    return tuple(
-        _compare(path, layers.get(path, state), held.get(path), epsilon)
-        for path, state in known.items()
-    )
-
-
-def _held(variables: Any) -> dict[str, dict[str, Any]]:
-    """Returns what each layer holds, statistics and scale."""
-    params = find_layers(params_of(variables))
-    scales = {p: {"scale": v["scale"]} for p, v in params.items() if "scale" in v}
-    layers = find_layers(stats_of(variables))
-    return {path: {**scales.get(path, {}), **layer} for path, layer in layers.items()}
+    others = known if precise is None else find_layers(precise)
+    missing = sorted(p for p in known if not has_statistics(others.get(p, {})))
+    if missing:
+        raise ValueError(
+            f"precise has no statistics of layers {missing}, expected those of the "
+            "model; pass what precise_batch_stats returned for it"
+        )
+    drifts = []
+    for path, state in known.items():
+        held = {name: state[name] for name in ("mean", "var")}
+        if precise is not None:
+            held |= {f"precise_{name}": others[path][name] for name in held}
+        for name, entries in _unstacked(path, {**held, **notes.get(path, {})}):
+            drifts.append(_compare(name, entries))
+    return tuple(drifts)
 
 
 def _note(call: Call) -> tuple[Array, dict[str, Array]]:
-    if not {"mean", "var"} <= set(call.state):
+    """Notes the moments of a layer's input, and what is known where it is called."""
+    if not has_statistics(call.state):
         return call.proceed(), {}
-    x = lax.stop_gradient(call.x)
-    moments = batch_moments(x, axis=call.axis, mask=call.mask)
+    call = call._replace(x=lax.stop_gradient(call.x))
+    moments = moments_of(call)
+    spread = each_part(call, functools.partial(_spread_of_examples, call))
     if call.notes:
-        both = zip(Moments(**call.notes), moments, strict=True)
-        moments = merge_moments(Moments(*map(jnp.stack, both)))
-    return call.proceed(), moments._asdict()
+        earlier = Moments(*(call.notes[name] for name in Moments._fields))
+        moments, spread = merge_two(earlier, moments), spread + call.notes["spread"]
+    num_features = len(feature_axes(call.axis, call.x.ndim))
+    rows = moments.total.shape[: moments.total.ndim - num_features]
+    epsilon = getattr(call.layer, "epsilon", EPSILON)
+    scale = call.params.get("scale", jnp.ones(()))
+    notes = {
+        "spread": spread,
+        "scale": jnp.broadcast_to(scale, moments.total.shape),
+        "epsilon": jnp.full(rows, epsilon),
+    }
+    return call.proceed(), {**moments._asdict(), **notes}
 
 
-def _compare(
-    path: str, state: dict[str, Any], note: dict[str, Array] | None, epsilon: float
-) -> Drift:
-    mean, var = (np.asarray(state[k]) for k in ("mean", "var"))
-    scale = np.asarray(state.get("scale", np.ones_like(var)))
-    if note is None:
-        none = np.full_like(var, np.nan)
-        return Drift(path, 0.0, mean, var, none, none, none, none, none, scale)
-    moments = Moments(**note)
-    apart = np.asarray((moments.shift - mean) + moments.delta)
-    total, batch_mean, batch_var = map(
-        np.asarray, (moments.total, moments.mean, moments.var)
+def _spread_of_examples(call: Call, mask: Array | None) -> Array:
+    """Returns `sum_i n_i^2 |mean_i - mean|^2` over the examples of axis 0, [C].
+
+    Over n^2 that is the squared standard error of the mean if examples are independent,
+    however alike the elements of each are.
+    """
+    features = feature_axes(call.axis, call.x.ndim)
+    if 0 in features:
+        return jnp.zeros([call.x.shape[a] for a in features])
+    weights = as_weights(mask, call.x, features)
+    each = batch_moments(call.x, axis=(0, *features), mask=weights)
+    _, shift, delta, _ = batch_moments(call.x, axis=call.axis, mask=weights)
+    away = (each.shift - shift[None]) + (each.delta - delta[None])
+    return jnp.sum(jnp.abs(each.total * away) ** 2, 0)
+
+
+def _unstacked(
+    path: str, entries: dict[str, Any]
+) -> list[tuple[str, dict[str, np.ndarray]]]:
+    """Returns the layers that are stacked as one; their epsilon has no other axes."""
+    arrays = {name: np.asarray(value) for name, value in entries.items()}
+    stack = arrays["epsilon"].shape if "epsilon" in arrays else ()
+    if any(array.shape[: len(stack)] != stack for array in arrays.values()):
+        raise ValueError(
+            f"the statistics of layer {path!r} have shape {arrays['mean'].shape}, "
+            f"expected {stack} to come first; stack layers along axis 0, by "
+            "variable_axes={'batch_stats': 0}"
+        )
+    return [
+        (path + "".join(f"[{i}]" for i in at), {k: v[at] for k, v in arrays.items()})
+        for at in np.ndindex(*stack)
+    ]
+
+
+def _compare(path: str, held: dict[str, np.ndarray]) -> Drift:
+    """Returns the drift of one layer, from what it holds and what was noted."""
+    mean, var, epsilon = held["mean"], held["var"], held.get("epsilon", EPSILON)
+    precise = None
+    if "precise_mean" in held:
+        apart = held["precise_mean"] - mean
+        precise = _distance(apart, held["precise_var"], var, epsilon)
+    nothing = np.full_like(var, np.nan)
+    blank = Drift(
+        path,
+        0.0,
+        nothing,
+        mean,
+        var,
+        nothing,
+        nothing,
+        held.get("scale", np.ones_like(var)),
+        Distance(nothing, nothing),
+        nothing,
+        precise,
     )
-    shift = np.abs(apart) / np.sqrt(var + epsilon)
-    log_ratio = np.log((batch_var + epsilon) / (var + epsilon))
-    surprise = np.abs(apart) * np.sqrt(np.maximum(total, 1) / (batch_var + epsilon))
-    numbers = batch_mean, batch_var, shift, log_ratio, surprise
-    return Drift(path, float(total.max(initial=0)), mean, var, *numbers, scale)
+    if "total" not in held:
+        return blank
+    counted = held["total"] > 0
+    total = np.where(counted, held["total"], 1)
+    apart = (held["shift"] - mean) + held["delta"]
+    batch_var = held["m2"] / total
+    wide = batch_var + epsilon
+    independent = total / np.maximum(held["spread"] / (total * wide), 1)
+    found = (
+        independent,
+        held["shift"] + held["delta"],
+        batch_var,
+        *_distance(apart, batch_var, var, epsilon),
+        np.abs(apart) * np.sqrt(independent / wide),
+    )
+    independent, batch_mean, batch_var, shift, log_ratio, surprise = (
+        np.where(counted, value, np.nan) for value in found
+    )
+    return blank._replace(
+        num_elements=float(held["total"].max(initial=0)),
+        num_independent=independent,
+        batch_mean=batch_mean,
+        batch_var=batch_var,
+        batch=Distance(shift, log_ratio),
+        surprise=surprise,
+    )
 
 
-def find_stale(
-    drifts: tuple[Drift, ...],
-    *,
-    shift: float = 0.5,
-    log_ratio: float = 0.7,
-    momentum: float | None = None,
-) -> tuple[str, ...]:
-    """Returns the paths of layers whose statistics are not those of the data.
-
-    Args:
-        drifts: what `measure_drift` found, over enough examples.
-        shift: the median shift of the mean over channels, in deviations, above which a
-            layer is stale.
-        log_ratio: likewise of `|log_ratio|`; 0.7 is a factor of two.
-        momentum: of the running average, if what chance explains is to be allowed for:
-            limits are then at least three times `sampling_shift`.
-
-    Returns:
-        Paths, the farthest first. Layers that are still as they were initialized (mean
-        0, variance 1) are among them if the data is not like that.
-
-    Example:
-        >>> find_stale(())
-        ()
-    """
-    far = []
-    for drift in drifts:
-        if not drift.num_elements:
-            continue
-        chance = 0.0
-        if momentum is not None:
-            chance = 3 * sampling_shift(drift.num_elements, momentum)
-        moved = float(np.median(drift.shift)) / max(shift, chance)
-        ratio = float(np.median(np.abs(drift.log_ratio)))
-        scaled = ratio / max(log_ratio, np.sqrt(2) * chance)
-        if max(moved, scaled) > 1:
-            far.append((max(moved, scaled), drift.path))
-    return tuple(path for _, path in sorted(far, reverse=True))
-
-
-def sampling_shift(num_elements: float, momentum: float) -> float:
-    """Returns the shift that chance gives, where batches are all of one population.
-
-    The mean of n independent elements is off by `1 / sqrt(n)` deviations, and a running
-    average of such means by that over the root of its window `(1 + m) / (1 - m)`:
-
-        sqrt(1/n + (1 - m) / ((1 + m) n))
-
-    Args:
-        num_elements: n, of each batch; elements of one image are not independent.
-        momentum: m, the weight of the old value.
-
-    Returns:
-        One standard deviation of the shift. That of the log ratio is, for normal data,
-        about the root of two times it.
-
-    Example:
-        >>> round(sampling_shift(100, 0.9), 3)
-        0.103
-    """
-    window = (1 + momentum) / max(1 - momentum, 1e-12)
-    return float(np.sqrt((1 + 1 / window) / max(num_elements, 1)))
-
-
-def find_dead(
-    drifts: tuple[Drift, ...], *, relative: float = 1e-6
-) -> dict[str, tuple[int, ...]]:
-    """Returns the channels that carry nothing, by path of the layer.
-
-    Args:
-        drifts: what `measure_drift` found.
-        relative: a channel is dead if its batch variance is at most so much of the
-            median of its layer's, or if its scale is 0.
-
-    Returns:
-        Indices into the channels (of the flattened array, where there are several
-        feature axes); layers without any are left out.
-
-    Example:
-        >>> find_dead(())
-        {}
-    """
-    found = {}
-    for drift in drifts:
-        var = np.ravel(drift.batch_var)
-        usual = np.median(var) if drift.num_elements else np.nan
-        dead = (var <= relative * usual) | (np.ravel(drift.scale) == 0)
-        if dead.any():
-            found[drift.path] = tuple(np.flatnonzero(dead).tolist())
-    return found
+def _distance(
+    apart: np.ndarray, new: np.ndarray, old: np.ndarray, epsilon: float | np.ndarray
+) -> Distance:
+    """Returns a distance: inf where it is not finite."""
+    with np.errstate(all="ignore"):
+        shift = np.abs(apart) / np.sqrt(old + epsilon)
+        log_ratio = np.log((new + epsilon) / (old + epsilon))
+    return Distance(*(np.where(np.isfinite(d), d, np.inf) for d in (shift, log_ratio)))

@@ -18,6 +18,8 @@ class Diagnose:
         every: steps between looks; the first is at step 0.
         say: what gets the table, `print` by default; None to keep quiet.
 
+    Further arguments of a call go to `measure_drift`, `precise=` among them.
+
     Attributes:
         history: (step, drifts) of each look.
 

@@ -34,7 +34,7 @@ def plot_drift(drifts: tuple[Drift, ...]) -> "Figure":
     places = np.arange(len(seen))
     labels = "shift of the mean, deviations", "log ratio of the variances"
     for ax, name, label in zip(axes, ("shift", "log_ratio"), labels, strict=True):
-        values = [np.ravel(getattr(drift, name)) for drift in seen]
+        values = [_finite(getattr(drift.batch, name)) for drift in seen]
         middle = np.array([np.median(v) for v in values])
         low, high = (np.array([np.quantile(v, q) for v in values]) for q in (0.1, 0.9))
         ax.bar(places, middle, yerr=(middle - low, high - middle), capsize=2)
@@ -44,8 +44,14 @@ def plot_drift(drifts: tuple[Drift, ...]) -> "Figure":
     return figure
 
 
+def _finite(values: np.ndarray) -> np.ndarray:
+    """Returns the values that can be drawn, [K]; a zero where there are none."""
+    found = values[np.isfinite(values)]
+    return found if found.size else np.zeros(1)
+
+
 def plot_leakage(leakage: Leakage) -> "Figure":
-    """Returns the change of an example's activations, layer by layer.
+    """Returns bars of what leaks into an example, behind each layer and by it alone.
 
     Args:
         leakage: what `probe_leakage` found.
@@ -54,17 +60,22 @@ def plot_leakage(leakage: Leakage) -> "Figure":
         A figure.
 
     Example:
-        >>> plot_leakage(Leakage({'bn': 0.5}, 0.2, 0.1)).axes[0].get_ylabel()
-        'change by other mates'
+        >>> found = Leakage({'bn': 0.5}, {'bn': 0.5}, 0.2, 0.1)
+        >>> plot_leakage(found).axes[0].get_ylabel()
+        'relative change by other mates'
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4), layout="constrained")
     ax = figure.subplots()
     names = [*leakage.layers, "output"]
-    ax.bar(np.arange(len(names)), [*leakage.layers.values(), leakage.output])
-    ax.set_xticks(np.arange(len(names)), names, rotation=60, ha="right")
-    ax.set_ylabel("change by other mates")
+    places = np.arange(len(names))
+    behind = [*leakage.layers.values(), leakage.output]
+    ax.bar(places - 0.2, behind, 0.4, label="behind the layer")
+    ax.bar(places[:-1] + 0.2, list(leakage.local.values()), 0.4, label="it alone")
+    ax.set_xticks(places, names, rotation=60, ha="right")
+    ax.set_ylabel("relative change by other mates")
+    ax.legend()
     return figure
 
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxbn.diagnostics._drift import Drift, find_dead, find_stale
+from jaxbn.diagnostics._drift import Drift
 from jaxbn.diagnostics._leakage import Leakage
+from jaxbn.diagnostics._verdicts import find_dead, find_stale, typical
 
 
 def drift_table(drifts: tuple[Drift, ...]) -> str:
@@ -16,35 +17,51 @@ def drift_table(drifts: tuple[Drift, ...]) -> str:
 
     Returns:
         Text: for each layer how many channels, the median and largest shift of the mean
-        in deviations, the median log ratio of the variances, dead channels, and what
-        `find_stale` and `find_dead` say.
+        in deviations and the median log ratio of the variances, of the batch to the
+        running statistics; the same medians of the precise statistics, where there are
+        any; dead channels, and what `find_stale` and `find_dead` say.
 
     Example:
         >>> print(drift_table(()))
         layer  channels  shift  largest  log ratio  dead  verdict
     """
     stale, dead = find_stale(drifts), find_dead(drifts)
-    rows: list[tuple[object, ...]] = []
-    for drift in drifts:
-        if not drift.num_elements:
-            rows.append((drift.path, drift.var.size, "", "", "", "", "not reached"))
-            continue
+    precise = any(drift.precise for drift in drifts)
+    head = ["layer", "channels", "shift", "largest", "log ratio"]
+    head += ["precise shift", "precise log ratio"] if precise else []
+    rows: list[list[object]] = []
+    for drift in sorted(drifts, key=_how_far, reverse=True):
+        row: list[object] = [drift.path, drift.var.size, "", "", ""]
+        if drift.num_elements:
+            shift, ratio = drift.batch
+            row[2:] = [
+                f"{typical(shift):.2f}",
+                f"{_largest(shift):.2f}",
+                _signed(ratio),
+            ]
+        if drift.precise:
+            shift, ratio = drift.precise
+            row += [f"{typical(shift):.2f}", _signed(ratio)]
         gone = len(dead.get(drift.path, ()))
-        said = ["stale"] * (drift.path in stale) + ["dead channels"] * (gone > 0)
-        rows.append(
-            (
-                drift.path,
-                drift.var.size,
-                f"{np.median(drift.shift):.2f}",
-                f"{np.max(drift.shift):.2f}",
-                f"{np.median(drift.log_ratio):+.2f}",
-                gone,
-                ", ".join(said),
-            )
-        )
-    rows.sort(key=lambda row: -float(str(row[2]) or -1))
-    head = ("layer", "channels", "shift", "largest", "log ratio", "dead", "verdict")
-    return aligned([head, *rows])
+        said = ["not reached"] * (not drift.num_elements)
+        said += ["stale"] * (drift.path in stale)
+        said += ["as initialized"] * bool(drift.is_initial and drift.num_elements)
+        said += ["dead channels"] * (gone > 0)
+        rows.append([*row, gone, ", ".join(said)])
+    return aligned([[*head, "dead", "verdict"], *rows])
+
+
+def _how_far(drift: Drift) -> float:
+    found = [d for d in (drift.batch, drift.precise) if d]
+    return max(max(typical(d.shift), typical(d.log_ratio)) for d in found)
+
+
+def _largest(values: np.ndarray) -> float:
+    return float(np.max(values, initial=0, where=~np.isnan(values)))
+
+
+def _signed(values: np.ndarray) -> str:
+    return f"{np.median(values[~np.isnan(values)]):+.2f}"
 
 
 def leakage_table(leakage: Leakage) -> str:
@@ -54,18 +71,24 @@ def leakage_table(leakage: Leakage) -> str:
         leakage: what `probe_leakage` found.
 
     Returns:
-        Text; a change of exactly 0 is written as "none".
+        Text: what has leaked into the example behind each layer, and what the layer
+        alone leaks; exactly 0 is written as "none".
 
     Example:
-        >>> print(leakage_table(Leakage({'bn': 0.25}, 0.5, 0.0)))
-        behind    change
-        bn        25%
+        >>> print(leakage_table(Leakage({'bn': 0.25}, {'bn': 0.1}, 0.5, 0.0)))
+        behind    change  alone
+        bn        25%     10%
         output    50%
         gradient  none
     """
-    found = {**leakage.layers, "output": leakage.output, "gradient": leakage.gradient}
-    rows = [(path, _percent(value)) for path, value in found.items()]
-    return aligned([("behind", "change"), *rows])
+    rows = [
+        (path, _percent(value), _percent(leakage.local[path]))
+        for path, value in leakage.layers.items()
+    ]
+    rows.append(("output", _percent(leakage.output), ""))
+    if leakage.gradient is not None:
+        rows.append(("gradient", _percent(leakage.gradient), ""))
+    return aligned([("behind", "change", "alone"), *rows])
 
 
 def _percent(value: float) -> str:

@@ -26,7 +26,7 @@ def as_handler(fixed: frozenset[str], only: str | None) -> Any:
         y = call.proceed(use_running_average=False)
         if only not in (None, call.path):
             return y, {}
-        moments = batch_moments(call.x, axis=call.axis, mask=call.mask)
+        moments = moments_of(call)
         if call.notes:  # It was called before, for the same batch.
             moments = merge_two(Moments(**call.notes), moments)
         return y, moments._asdict()
@@ -34,9 +34,36 @@ def as_handler(fixed: frozenset[str], only: str | None) -> Any:
     return measure
 
 
+def moments_of(call: Call) -> Moments:
+    """Returns the moments of what a layer is given, of the shape of its statistics.
+
+    Raises:
+        ValueError: if it has several rows of statistics and does not say of what.
+    """
+    moments = each_part(
+        call, lambda mask: batch_moments(call.x, axis=call.axis, mask=mask)
+    )
+    if moments.total.shape != call.state["mean"].shape:
+        raise ValueError(
+            f"layer {call.path!r} has statistics of shape "
+            f"{call.state['mean'].shape} for data with {moments.total.shape}, expected "
+            "the same, or a norm that says in parts= of which examples each row is"
+        )
+    return moments
+
+
 def merge_two(a: Moments, b: Moments) -> Moments:
     """Returns the moments of both."""
     return merge_moments(Moments(*(jnp.stack(pair) for pair in zip(a, b, strict=True))))
+
+
+def each_part(call: Call, measure: Callable[[Any], Any]) -> Any:
+    """Returns `measure(mask)`, stacked over the parts if a layer has several rows."""
+    if call.parts is None:
+        return measure(call.mask)
+    train = not call.use_running_average
+    parts = call.parts(call.x, train, mask=call.mask, **call.overrides)
+    return jax.vmap(measure)(parts)
 
 
 class Average(NamedTuple):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-from jaxbn.base import Array, Axes
+from jaxbn.base import Array, Axes, PartsFn
 
 
 class Call(NamedTuple):
@@ -16,9 +16,12 @@ class Call(NamedTuple):
         x: [..., C] what it is called with.
         mask: the mask it is called with, or None.
         use_running_average: which statistics it would normalize with.
+        overrides: what else it is called with, such as `domain`.
         params: its own parameters, such as 'scale' and 'bias'.
         state: its own entries of `batch_stats`, such as 'mean' and 'var'.
         notes: what the handler noted at earlier calls of this layer in this run.
+        parts: of its norm, where that has several rows of statistics; see
+            `jaxbn.base.PartsFn`.
         proceed: `proceed(use_running_average=..., x=...)` calls the layer as it is
             (defaults: as it was called) and returns its output.
     """
@@ -29,9 +32,11 @@ class Call(NamedTuple):
     x: Array
     mask: Array | None
     use_running_average: bool
+    overrides: dict[str, Any]
     params: dict[str, Array]
     state: dict[str, Array]
     notes: dict[str, Array]
+    parts: PartsFn | None
     proceed: Callable[..., Array]
 
 

@@ -35,6 +35,7 @@ def watched(kind: type, path: str, handler: Handler) -> type:
         use_running_average: bool | None = None,
         *,
         mask: Array | None = None,
+        **overrides: Any,
     ) -> Array:
         norm, given = is_norm(self, nnx.BatchNorm), use_running_average
         if norm and given is None:
@@ -43,21 +44,23 @@ def watched(kind: type, path: str, handler: Handler) -> type:
         def proceed(use_running_average: bool = bool(given), x: Array = x) -> Array:
             if not norm:
                 return kind.__call__(self, x)
-            return kind.__call__(self, x, use_running_average, mask=mask)
+            return kind.__call__(self, x, use_running_average, mask=mask, **overrides)
 
         held = values_of(self, nnx.BatchStat)
-        axis = self.axis if isinstance(self, nnx.BatchNorm) else -1
-        axis = self.as_norm().axis if hasattr(self, "as_norm") else axis
+        pair = self.as_norm() if hasattr(self, "as_norm") else None
+        last = self.axis if isinstance(self, nnx.BatchNorm) else -1
         call = Call(
             path,
             self,
-            axis,
+            pair.axis if pair else last,
             x,
             mask,
             bool(given),
+            overrides,
             values_of(self, nnx.Param),
             {k: v for k, v in held.items() if not k.startswith(NOTE)},
             own_notes(held),
+            pair.parts if pair else None,
             proceed,
         )
         y, notes = handler(call)

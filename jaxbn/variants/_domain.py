@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxbn.base import Array, Norm, Params, State
+from jaxbn.base import Array, Norm, Params, PartsFn, State
 from jaxbn.core import Moments, feature_axes, merge_moments
 from jaxbn.core._dtypes import as_inexact
 from jaxbn.core._mask import as_weights
@@ -119,7 +119,23 @@ def domain_norm(
         still = not overrides.get("update_stats", train)
         return y, state if still else moved
 
-    return Norm(init, apply, norm.axis)
+    return Norm(init, apply, norm.axis, parts_by_domain(norm, num_domains))
+
+
+def parts_by_domain(norm: Norm, num_domains: int) -> PartsFn:
+    """Returns what says which examples each domain's statistics are of."""
+
+    def parts(
+        x: Array,
+        train: bool,
+        *,
+        mask: ArrayLike | None = None,
+        domain: ArrayLike | None = None,
+        **_: Any,
+    ) -> Array:
+        return _masks(_checked(domain, train, x, norm), num_domains, mask, x, norm)
+
+    return parts
 
 
 def pool_domains(state: State) -> State:
@@ -174,7 +190,7 @@ def _masks(
     """Returns [count, ...]: what of `x` counts in each domain."""
     features = feature_axes(norm.axis, x.ndim)
     along = next(a for a in range(x.ndim) if a not in features)
-    shape = [domain.shape[0] if a == along else 1 for a in range(x.ndim)]
+    shape = [domain.size if a == along else 1 for a in range(x.ndim)]
     inside = jnp.arange(count).reshape(-1, *[1] * x.ndim) == domain.reshape(1, *shape)
     weights = as_weights(mask, x, features)
     if weights is None:

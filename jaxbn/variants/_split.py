@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxbn.base import Array, Norm, Params, State
 from jaxbn.core import feature_axes
-from jaxbn.variants._domain import domain_norm
+from jaxbn.variants._domain import domain_norm, parts_by_domain
 
 
 def split_norm(
@@ -52,7 +52,13 @@ def split_norm(
         Xie et al., Adversarial examples improve image recognition, 2020, section 4.
         https://arxiv.org/abs/1911.09665
     """
-    parts = domain_norm(num_splits, norm, affine=affine)
+    pair = domain_norm(num_splits, norm, affine=affine)
+    by_domain = parts_by_domain(norm, num_splits)
+
+    def place(x: Array, train: bool, domain: ArrayLike | None) -> ArrayLike:
+        if domain is not None:
+            return domain
+        return _places(x, norm, num_splits) if train else 0
 
     def apply(
         params: Params,
@@ -63,11 +69,15 @@ def split_norm(
         domain: ArrayLike | None = None,
         **overrides: Any,
     ) -> tuple[Array, State]:
-        if domain is None:
-            domain = _places(jnp.asarray(x), norm, num_splits) if train else 0
-        return parts.apply(params, state, x, train, domain=domain, **overrides)
+        domain = place(jnp.asarray(x), train, domain)
+        return pair.apply(params, state, x, train, domain=domain, **overrides)
 
-    return Norm(parts.init, apply, norm.axis)
+    def parts(
+        x: Array, train: bool, *, domain: ArrayLike | None = None, **overrides: Any
+    ) -> Array:
+        return by_domain(x, train, domain=place(x, train, domain), **overrides)
+
+    return Norm(pair.init, apply, norm.axis, parts)
 
 
 def _places(x: Array, norm: Norm, num_splits: int) -> Array:

@@ -283,3 +283,47 @@ def test_refusals():
         precise_batch_stats(model, variables, iter([DATA]), sequential=True)
     with pytest.raises(ValueError, match="definition is 'mean', expected 'pooled' or"):
         precise_batch_stats(model, variables, [DATA], definition="mean")
+
+
+@pytest.mark.parametrize("of", ["given", "split"])
+def test_each_domain_has_its_own(of):
+    """A domain norm's rows are each of their examples; a split norm's by place."""
+    inner = jaxbn.batch_norm()
+    norm = jaxbn.domain_norm(2, inner) if of == "given" else jaxbn.split_norm(inner)
+    layer = jaxbn.linen.Norm(norm)
+    x = jax.random.normal(jax.random.key(0), (12, 3)) + 1e3
+    domain = jnp.arange(8) % 2 if of == "given" else jnp.arange(8) // 4
+    sizes = [(x[:8], domain), (x[8:], domain[2:6])]
+    if of == "split":
+        variables = layer.init(jax.random.key(1), x, use_running_average=True)
+    else:
+        kwargs = {"use_running_average": True, "domain": jnp.zeros((), int)}
+        variables = layer.init(jax.random.key(1), x, **kwargs)
+
+    def call(batch):
+        x, domain = batch
+        given = {"domain": domain} if of == "given" else {}
+        return (x,), {"use_running_average": False, **given}
+
+    stats, _ = precise_batch_stats(layer, variables, sizes, call=call)
+    rows = np.asarray(x, np.float64)
+    where = np.concatenate([np.asarray(domain), np.asarray(domain[2:6])])
+    for i in range(2):
+        oracle.assert_close(stats["mean"][i], rows[where == i].mean(0), 1e-6)
+        oracle.assert_close(stats["var"][i], rows[where == i].var(0), 1e-4)
+
+
+def test_rows_that_no_one_explains_are_refused():
+    pair = jaxbn.domain_norm(2, jaxbn.batch_norm())._replace(parts=None)
+    layer = jaxbn.linen.Norm(pair)
+    x, domain = jnp.ones((4, 3)), jnp.zeros((), int)
+    variables = layer.init(KEY, x, use_running_average=True, domain=domain)
+    with pytest.raises(
+        ValueError, match=r"shape \(2, 3\) for data with \(3,\), .*parts="
+    ):
+        precise_batch_stats(
+            layer,
+            variables,
+            [x],
+            call=lambda x: ((x,), {"use_running_average": False, "domain": domain}),
+        )
