@@ -8,13 +8,24 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import nnx
-from jax.extend import core as jex
 
-from jaxbn.base import Array
+from jaxbn.base import Array, DType
 from jaxbn.core import bn_apply
-from jaxbn.tree import Call, as_model, as_static, variables_of, watch
+from jaxbn.population._install import has_statistics
+from jaxbn.surgery._reaching import reaching
+from jaxbn.tree import (
+    Call,
+    as_model,
+    as_static,
+    find_layers,
+    params_of,
+    stats_of,
+    variables_of,
+    watch,
+)
 
 LAYERS = (nn.Dense, nn.Conv, nn.ConvTranspose, nnx.Linear, nnx.Conv, nnx.ConvTranspose)
 """Linear maps whose outputs are features along the last axis."""
@@ -29,6 +40,8 @@ class Pair(NamedTuple):
         epsilon: of the norm.
         outputs: the axis of the kernel that holds the layer's outputs.
         with_bias: whether the layer has a bias.
+        dtype: of the norm's output where that is not its input's, as Flax's norms
+            promote; else None.
     """
 
     layer: str
@@ -36,6 +49,7 @@ class Pair(NamedTuple):
     epsilon: float
     outputs: int
     with_bias: bool
+    dtype: DType | None
 
 
 class Pairs(NamedTuple):
@@ -73,22 +87,26 @@ def find_pairs(model: Any, variables: Any, *args: Any, **kwargs: Any) -> Pairs:
     seen = again
     probes = {name: jnp.zeros(()) for name in names}
     program = jax.make_jaxpr(traced)(probes).jaxpr
-    elsewhere = dict(zip(names, reaching(program), strict=True))
-    return _judge(seen, elsewhere)
+    used = reaching(program, [True] * len(program.outvars))
+    elsewhere = dict(zip(names, used, strict=True))
+    layers = find_layers(params_of(variables)), find_layers(stats_of(variables))
+    return _judge(seen, elsewhere, *layers)
 
 
 class Seen(NamedTuple):
     """What was noticed while tracing.
 
     Attributes:
-        outputs: of layers, (what they returned, that with a probe added), by path.
-        norms: calls of norms with statistics, by path, and whose output they took.
+        outputs: of layers by path: what they returned, that with a probe added, and
+            the call.
+        norms: of norms with statistics by path: the call, whose output they took, and
+            the dtype of what they returned.
         layers: paths in the order of calls, repeated where a layer is used twice.
         calls: of norms, likewise.
     """
 
-    outputs: dict[str, tuple[Array, Array, Any]]
-    norms: dict[str, tuple[Call, str | None]]
+    outputs: dict[str, tuple[Array, Array, Call]]
+    norms: dict[str, tuple[Call, str | None, DType]]
     layers: list[str]
     calls: list[str]
 
@@ -104,39 +122,45 @@ class Seen(NamedTuple):
                 y = call.proceed()
                 probed = y + probes.get(call.path, jnp.zeros(())).astype(y.dtype)
                 self.layers.append(call.path)
-                self.outputs[call.path] = y, probed, call.layer
+                self.outputs[call.path] = y, probed, call
                 return probed, {}
             self.calls.append(call.path)
-            for path, (y, probed, _) in self.outputs.items():
-                if call.x is probed:
-                    self.norms[call.path] = call, path
-                    return call.proceed(x=y), {}
-            self.norms[call.path] = call, None
-            return call.proceed(), {}
+            taken = (p for p, seen in self.outputs.items() if call.x is seen[1])
+            layer = next(taken, None)
+            x = call.x if layer is None else self.outputs[layer][0]
+            y = call.proceed(x=x)
+            self.norms[call.path] = call, layer, y.dtype
+            return y, {}
 
         return handle
 
 
-def _judge(seen: Seen, elsewhere: dict[str, bool]) -> Pairs:
+def _judge(
+    seen: Seen, elsewhere: dict[str, bool], params: dict[str, Any], stats: dict
+) -> Pairs:
     found, refused = [], {}
-    for path, (call, layer) in seen.norms.items():
-        if not {"mean", "var"} <= set(call.state):
+    for path, (call, layer, dtype) in seen.norms.items():
+        if not has_statistics(call.state):
             continue
-        why = _refusal(call, layer, seen, elsewhere)
-        if why is not None or layer is None:
+        before = seen.outputs[layer][2] if layer else None
+        why = _misheld(before, call, params, stats)
+        why = why or _misplaced(call, layer, seen, elsewhere)
+        if why is not None or before is None:
             refused[path] = why or ""
             continue
-        module = seen.outputs[layer][2]
+        module = before.layer
         outputs = -2 if getattr(module, "transpose_kernel", False) else -1
         epsilon = epsilon_of(call.layer) or 0.0
-        found.append(Pair(layer, path, epsilon, outputs, bool(module.use_bias)))
+        promoted = None if dtype == call.x.dtype else dtype
+        pair = Pair(before.path, path, epsilon, outputs, module.use_bias, promoted)
+        found.append(pair)
     return Pairs(tuple(found), refused)
 
 
-def _refusal(
+def _misplaced(
     call: Call, layer: str | None, seen: Seen, elsewhere: dict[str, bool]
 ) -> str | None:
-    """Returns why a norm cannot be folded, None if it can."""
+    """Returns why a norm cannot be folded where it stands, None if it can."""
     axis = call.axis if isinstance(call.axis, int) else tuple(call.axis)
     last = axis in (-1, call.x.ndim - 1, (-1,), (call.x.ndim - 1,))
     reasons = (
@@ -152,6 +176,19 @@ def _refusal(
     return next((why for is_so, why in reasons if is_so), None)
 
 
+def _misheld(
+    layer: Call | None, norm: Call, params: dict[str, Any], stats: dict[str, Any]
+) -> str | None:
+    """Returns why variables cannot be folded as they are stored, None if they can."""
+    stacked = np.shape(stats[norm.path]["mean"]) != norm.state["mean"].shape
+    if layer is not None:
+        kernel = params.get(layer.path, {}).get("kernel")
+        if kernel is None:
+            return f"the kernel of {layer.path} is held by another layer"
+        stacked |= np.shape(kernel) != layer.params["kernel"].shape
+    return "it is stacked with others, as by nn.scan" if stacked else None
+
+
 def epsilon_of(layer: Any) -> float | None:
     """Returns the epsilon of a layer that evaluates as batch norm, else None."""
     norm = getattr(layer, "norm", None)
@@ -160,16 +197,3 @@ def epsilon_of(layer: Any) -> float | None:
     options = getattr(norm.apply, "keywords", {})
     is_plain = getattr(norm.apply, "func", None) is bn_apply
     return float(options.get("epsilon", 1e-5)) if is_plain else None
-
-
-def reaching(program: Any) -> list[bool]:
-    """Returns of each input of a jaxpr whether an output depends on it.
-
-    What happens within an inner program is taken to mix everything.
-    """
-    needed = {v for v in program.outvars if not isinstance(v, jex.Literal)}
-    for equation in reversed(program.eqns):
-        if needed & set(equation.outvars):
-            inputs = equation.invars
-            needed |= {v for v in inputs if not isinstance(v, jex.Literal)}
-    return [v in needed for v in program.invars]

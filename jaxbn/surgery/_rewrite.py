@@ -50,7 +50,7 @@ def _apply_linen(model: Any, handler: Handler | None) -> Callable[..., Any]:
 def _replace_linen(
     variables: Any, params: Mapping[str, Mapping[str, Any]], gone: Collection[str]
 ) -> Any:
-    """Returns linen variables with other parameters."""
+    """Returns linen variables with other parameters, in the boxes of the old ones."""
     new = jax.tree.map(lambda leaf: leaf, dict(variables))
     for path, layer in params.items():
         _set(new["params"], path, dict(layer))
@@ -61,14 +61,12 @@ def _replace_linen(
 
 def _set(tree: Any, path: str, layer: dict[str, Any]) -> None:
     """Puts `layer` at a path of nested dicts, in place."""
-    *parents, name = path.split("/") if path else [""]
-    for parent in parents:
-        tree = tree.setdefault(parent, {})
-    if not path:
-        tree.clear()
-        tree.update(layer)
-    else:
-        tree[name] = layer
+    for name in path.split("/") if path else []:
+        tree = tree.setdefault(name, {})
+    boxes = {k: v for k, v in tree.items() if isinstance(v, nn.meta.AxisMetadata)}
+    tree.clear()
+    for name, value in layer.items():
+        tree[name] = boxes[name].replace_boxed(value) if name in boxes else value
 
 
 def _pruned(tree: Any) -> Any:

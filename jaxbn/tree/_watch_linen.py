@@ -51,7 +51,7 @@ def as_call(
     if norm and given is None:
         given = layer.use_running_average
 
-    held = {**layer.variables.get("batch_stats", {})}
+    held = nn.meta.unbox({**layer.variables.get("batch_stats", {})})
     state = {k: v for k, v in held.items() if not k.startswith(NOTE)}
     again = itertools.count()
 
@@ -74,7 +74,7 @@ def as_call(
         mask,
         bool(given),
         overrides,
-        {**layer.variables.get("params", {})},
+        nn.meta.unbox({**layer.variables.get("params", {})}),
         state,
         own_notes(held),
         pair.parts if pair else None,

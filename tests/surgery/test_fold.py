@@ -230,3 +230,124 @@ def test_a_folded_norm_does_not_train():
     folded = fold(model, variables, ROWS, False)
     with pytest.raises(ValueError, match=r"was folded and is called in training"):
         folded.apply(folded.variables, ROWS, True)
+
+
+def test_a_norm_that_promotes_still_does():
+    """Flax's gives float32 for bfloat16; so does what is left of it."""
+    for bias in (False, True):
+        dense = nn.Dense(6, use_bias=bias, dtype=jnp.bfloat16)
+        model = nn.Sequential([dense, nn.BatchNorm(use_running_average=True)])
+        variables = trained(model.init(KEY, ROWS))
+        folded = fold(model, variables, ROWS, tolerance=0.05)
+        assert len(folded.pairs) == 1
+        assert model.apply(variables, ROWS).dtype == jnp.float32
+        assert folded.apply(folded.variables, ROWS).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_boxes_and_places_are_kept(bias):
+    mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def boxed(init):
+        return nn.with_partitioning(init, ("x",))
+
+    model = nn.Sequential(
+        [
+            nn.Dense(
+                6,
+                use_bias=bias,
+                kernel_init=nn.with_partitioning(jax.nn.initializers.normal(), ("x",)),
+                bias_init=boxed(jax.nn.initializers.zeros),
+            ),
+            nn.BatchNorm(
+                use_running_average=True, bias_init=boxed(jax.nn.initializers.zeros)
+            ),
+        ]
+    )
+    variables = trained(model.init(KEY, ROWS))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
+    variables = jax.device_put(variables, place)
+    folded = fold(model, variables, ROWS)
+    kernel = folded.variables["params"]["layers_0"]["kernel"]
+    assert isinstance(kernel, nn.Partitioned) and kernel.names == ("x",)
+    assert kernel.value.sharding == place
+    left = folded.variables["params"]["layers_0" if bias else "layers_1"]
+    assert isinstance(left["bias"], nn.Partitioned)
+
+
+def test_blocks_that_are_computed_again_or_jitted_are_seen_into():
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            y = nn.Dense(6, name="layer")(x)
+            return nn.BatchNorm(use_running_average=True, name="norm")(y)
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for i, kind in enumerate((Block, nn.remat(Block), nn.jit(Block))):
+                x = nn.relu(kind(name=f"block{i}")(x))
+            return x
+
+    model = Net()
+    variables = trained(model.init(KEY, ROWS))
+    folded = fold(model, variables, ROWS)
+    assert [p.norm for p in folded.pairs] == [f"block{i}/norm" for i in range(3)]
+    assert folded.refused == {}
+
+
+def test_variables_that_are_not_a_layers_own():
+    """Kernels used elsewhere, reparametrized, stacked: named, and the rest folds."""
+
+    class Borrowing(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            norm = functools.partial(nn.BatchNorm, use_running_average=True)
+            x = norm(name="good")(nn.Dense(6, name="a")(x))
+            layer = nn.Dense(6, name="b")
+            y = norm(name="tied")(layer(x))
+            x = y + x @ layer.variables["params"]["kernel"]
+            dense = nn.Dense(6, name="c")
+            x = norm(name="weighted")(nn.WeightNorm(dense, name="weight")(x))
+
+            class Stack(nn.Module):
+                @nn.compact
+                def __call__(self, x, _):
+                    return norm(name="norm")(nn.Dense(6, name="d")(x)), None
+
+            axes = {"params": 0, "batch_stats": 0}
+            stack = nn.scan(
+                Stack, variable_axes=axes, split_rngs={"params": True}, length=2
+            )
+            return stack(name="stack")(x, None)[0]
+
+    model = Borrowing()
+    variables = trained(model.init(KEY, ROWS))
+    folded = fold(model, variables, ROWS)
+    assert [p.norm for p in folded.pairs] == ["good"]
+    assert folded.refused["tied"].startswith("without it the outputs differ by")
+    assert folded.refused["weighted"].startswith("without it the outputs differ by")
+    assert folded.refused["stack/norm"] == "it is stacked with others, as by nn.scan"
+    assert set(folded.refused) == {"tied", "weighted", "stack/norm"}
+
+
+def test_kernels_that_two_nnx_layers_hold():
+    class Tied(nnx.Module):
+        def __init__(self, rngs):
+            self.a, self.b = (nnx.Linear(4, 4, rngs=rngs) for _ in range(2))
+            self.b.kernel = self.a.kernel
+            self.c = nnx.Linear(4, 4, rngs=rngs)
+            self.norms = nnx.List([nnx.BatchNorm(4, rngs=rngs) for _ in range(3)])
+
+        def __call__(self, x):
+            for layer, norm in zip((self.a, self.b, self.c), self.norms, strict=True):
+                x = nnx.relu(norm(layer(x)))
+            return x
+
+    model = Tied(nnx.Rngs(0))
+    nnx.update(model, trained(nnx.state(model)))
+    model.eval()
+    folded = fold(model, None, ROWS)
+    assert [p.norm for p in folded.pairs] == ["norms/2"]
+    assert folded.refused["norms/0"].startswith("without it the outputs differ by")
+    assert folded.refused["norms/1"] == "the kernel of b is held by another layer"
