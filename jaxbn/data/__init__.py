@@ -18,6 +18,7 @@ from jaxbn.data._batches import to_float as to_float
 from jaxbn.data._column import Column as Column
 from jaxbn.data._column import DatasetUnavailable as DatasetUnavailable
 from jaxbn.data._embedded import dataset_names as dataset_names
+from jaxbn.data._join import join_domains as join_domains
 from jaxbn.data._load import load as load
 from jaxbn.data._split import Dataset as Dataset
 from jaxbn.data._split import Split as Split

@@ -1,8 +1,10 @@
 """`load`: one name to one data set, whatever it takes to get it."""
 
 import os
+from typing import Any
 
 from jaxbn.data._embedded import EMBEDDED
+from jaxbn.data._join import join_domains
 from jaxbn.data._split import Dataset, channel_statistics
 from jaxbn.data._tfds import load_tfds
 
@@ -31,12 +33,15 @@ def load(
     `labels` are lazy columns that read the rows they are indexed with, for `stream`;
     `mean` and `std` are then estimated from 10,000 rows.
 
+    Several names joined by '+' are one set of as many domains; see `join_domains`.
+
     Args:
-        name: 'digits', 'regression', or 'name', 'name/config', 'name:1.0.0' of TFDS.
+        name: 'digits', 'regression', or 'name', 'name/config', 'name:1.0.0' of TFDS, or
+            several image sets, such as 'mnist+usps'.
         data_dir: where prepared sets lie; None is $TFDS_DATA_DIR, or else
             ~/tensorflow_datasets. The embedded sets do not look at it.
-        train_limit: at most so many training examples, the first ones; the mean and
-            std are of those.
+        train_limit: at most so many training examples (of each domain), the first
+            ones; the mean and std are of those.
         test_limit: at most so many test examples.
         seed: of the order and noise of 'regression'; the other sets have none.
         memory_limit: bytes.
@@ -57,6 +62,11 @@ def load(
     for what, limit in (("train_limit", train_limit), ("test_limit", test_limit)):
         if limit is not None and limit < 1:
             raise ValueError(f"{what} is {limit}; expected 1 or more, or None for all")
+    if "+" in name:
+        options: dict[str, Any] = {"data_dir": data_dir, "seed": seed}
+        options |= {"train_limit": train_limit, "test_limit": test_limit}
+        options |= {"memory_limit": memory_limit}
+        return join_domains([load(part, **options) for part in name.split("+")])
     if name in EMBEDDED:
         parts = EMBEDDED[name](seed, train_limit, test_limit)
     else:

@@ -38,6 +38,8 @@ class Dataset(NamedTuple):
         mean: float32 [C], per channel of the training inputs; of images on [0, 1].
         std: float32 [C], the same (biased, 1/n).
         task: 'classification' or 'regression'.
+        num_domains: of how many sets this is joined; where there are several, a label
+            is `class + num_classes * domain`.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Dataset(NamedTuple):
     mean: np.ndarray
     std: np.ndarray
     task: Literal["classification", "regression"]
+    num_domains: int = 1
 
 
 def read_rows(split: Split, rows: ArrayLike) -> Split:

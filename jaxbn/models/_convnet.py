@@ -27,10 +27,17 @@ class ConvNet(nn.Module):
     dtype: DType = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, train: bool, mask: Array | None = None) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        train: bool,
+        mask: Array | None = None,
+        domain: Array | None = None,
+    ) -> Array:
         """Returns float32 outputs [N, num_outputs] of images `x` [N, H, W, C].
 
-        `mask` [N] is true where an example counts in the statistics.
+        `mask` [N] is true where an example counts in the statistics; `domain` [N] is
+        for `domain_norm`.
         """
         x = x.astype(self.dtype)
         for i, width in enumerate(self.features, 1):
@@ -43,7 +50,7 @@ class ConvNet(nn.Module):
                 dtype=self.dtype,
                 name=f"conv{i}",
             )(x)
-            x = normalize(self.norm, f"bn{i}", x, train, mask)
+            x = normalize(self.norm, f"bn{i}", x, train, mask, domain)
             x = relu(self, f"layer{i}", x)
         x = x.reshape(x.shape[0], -1)
         head = nn.Dense(self.num_outputs, dtype=self.dtype, name="head")

@@ -26,10 +26,17 @@ class MLP(nn.Module):
     dtype: DType = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, train: bool, mask: Array | None = None) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        train: bool,
+        mask: Array | None = None,
+        domain: Array | None = None,
+    ) -> Array:
         """Returns float32 outputs [N, num_outputs] of `x` [N, ...].
 
-        `mask` [N] is true where an example counts in the statistics.
+        `mask` [N] is true where an example counts in the statistics; `domain` [N] is
+        for `domain_norm`.
         """
         x = x.reshape(x.shape[0], -1).astype(self.dtype)
         for i, width in enumerate(self.hidden, 1):
@@ -40,7 +47,7 @@ class MLP(nn.Module):
                 dtype=self.dtype,
                 name=f"dense{i}",
             )(x)
-            x = normalize(self.norm, f"bn{i}", x, train, mask)
+            x = normalize(self.norm, f"bn{i}", x, train, mask, domain)
             x = relu(self, f"layer{i}", x)
         head = nn.Dense(self.num_outputs, dtype=self.dtype, name="head")
         return head(x).astype(jnp.float32)
@@ -66,10 +73,16 @@ class NarrowNet(nn.Module):
     dtype: DType = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, train: bool, mask: Array | None = None) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        train: bool,
+        mask: Array | None = None,
+        domain: Array | None = None,
+    ) -> Array:
         """Returns float32 outputs [N, num_outputs] of `x` [N, ...]."""
         x = x.reshape(x.shape[0], -1).astype(self.dtype)
-        x = normalize(self.norm, "bn0", x, train, mask)
+        x = normalize(self.norm, "bn0", x, train, mask, domain)
         start = {
             "kernel_init": nn.initializers.normal(1.0),
             "bias_init": nn.initializers.constant(0.1),
@@ -77,6 +90,6 @@ class NarrowNet(nn.Module):
         }
         for i, width in enumerate(self.hidden, 1):
             x = nn.Dense(width, **start, name=f"dense{i}")(x)
-            x = normalize(self.norm, f"bn{i}", x, train, mask)
+            x = normalize(self.norm, f"bn{i}", x, train, mask, domain)
             x = relu(self, f"layer{i}", x)
         return nn.Dense(self.num_outputs, **start, name="head")(x).astype(jnp.float32)

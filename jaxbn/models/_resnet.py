@@ -30,7 +30,13 @@ class Residual(nn.Module):
     dtype: DType = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, train: bool, mask: Array | None = None) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        train: bool,
+        mask: Array | None = None,
+        domain: Array | None = None,
+    ) -> Array:
         """Returns the output of the block, of the input's size over `stride`."""
         s, w = self.stride, self.width
         plain = [(w, 3, s), (w, 3, 1)]
@@ -40,11 +46,11 @@ class Residual(nn.Module):
             last = i == len(layers)
             y = self.conv(f"conv{i}", y, features, size, stride)
             norm = starting_at_zero(self.norm) if last else self.norm
-            y = normalize(norm, f"bn{i}", y, train, mask)
+            y = normalize(norm, f"bn{i}", y, train, mask, domain)
             y = y if last else relu(self, f"layer{i}", y)
         if x.shape != y.shape:
             x = self.conv("shortcut", x, y.shape[-1], 1, s)
-            x = normalize(self.norm, "bn_shortcut", x, train, mask)
+            x = normalize(self.norm, "bn_shortcut", x, train, mask, domain)
         return relu(self, "output", x + y)
 
     def conv(self, name: str, x: Array, features: int, size: int, stride: int) -> Array:
@@ -83,10 +89,17 @@ class ResNet(nn.Module):
     dtype: DType = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, train: bool, mask: Array | None = None) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        train: bool,
+        mask: Array | None = None,
+        domain: Array | None = None,
+    ) -> Array:
         """Returns float32 outputs [N, num_outputs] of images `x` [N, H, W, C].
 
-        `mask` [N] is true where an example counts in the statistics.
+        `mask` [N] is true where an example counts in the statistics; `domain` [N] is
+        for `domain_norm`.
         """
         size, stride = (7, 2) if self.large_images else (3, 1)
         x = nn.Conv(
@@ -98,7 +111,7 @@ class ResNet(nn.Module):
             dtype=self.dtype,
             name="stem",
         )(x.astype(self.dtype))
-        x = normalize(self.norm, "bn_stem", x, train, mask)
+        x = normalize(self.norm, "bn_stem", x, train, mask, domain)
         x = relu(self, "stem_output", x)
         if self.large_images:
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
@@ -111,7 +124,7 @@ class ResNet(nn.Module):
                     bottleneck=self.bottleneck,
                     dtype=self.dtype,
                     name=f"stage{i + 1}_block{j + 1}",
-                )(x, train, mask)
+                )(x, train, mask, domain)
         x = x.mean((1, 2))
         head = nn.Dense(self.num_outputs, dtype=self.dtype, name="head")
         return head(x).astype(jnp.float32)

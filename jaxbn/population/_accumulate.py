@@ -10,13 +10,15 @@ what it measured, the moments are merged, and the statistics move once:
     batch_stats = commit_moments(batch_stats, total)        once a step
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 from jax import lax
 
-from jaxbn.base import Array
-from jaxbn.core import Moments, update_running
+from jaxbn.base import Array, AxisName
+from jaxbn.core import Moments, merge_replicas, update_running
 from jaxbn.population._collect import as_handler, merge_trees, merge_two
 from jaxbn.tree import find_layers, replace_layers, watch
 
@@ -77,6 +79,41 @@ def merge_collected(a: Collected, b: Collected) -> Collected:
         Array([4.], dtype=float32)
     """
     return merge_trees(merge_two, a, b)
+
+
+def pool_collected(moments: Collected, axis_name: AxisName) -> Collected:
+    """Returns the moments of all devices; all layers travel in one collective.
+
+    Args:
+        moments: what this device collected, by layer.
+        axis_name: the axis of pmap, vmap or shard_map that devices lie along.
+
+    Raises:
+        ValueError: if there is no such axis.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jaxbn import batch_moments
+        >>> def measure(x):
+        ...     return pool_collected({'bn': batch_moments(x)}, 'devices')
+        >>> x = jnp.array([[[0.0]], [[4.0]]])
+        >>> jax.vmap(measure, axis_name='devices')(x)['bn'].var
+        Array([[4.],
+               [4.]], dtype=float32)
+    """
+    layers = list(moments.values())
+    if not layers:
+        return {}
+    fields = zip(*layers, strict=True)
+    packed = [jnp.concatenate([jnp.ravel(a) for a in field]) for field in fields]
+    pooled = merge_replicas(Moments(*packed), axis_name)
+    ends = list(itertools.accumulate(layer.total.size for layer in layers))
+    parts = [jnp.split(field, ends[:-1]) for field in pooled]
+    shaped = zip(moments.items(), zip(*parts, strict=True), strict=True)
+    return {
+        path: Moments(*(a.reshape(layer.total.shape) for a in fields))
+        for (path, layer), fields in shaped
+    }
 
 
 def commit_moments(

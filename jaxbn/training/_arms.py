@@ -74,21 +74,18 @@ def create_arm(
         steps: in an epoch.
     """
 
-    def model(bn_momentum: float) -> Any:
-        norm = create_norm(
-            name,
-            momentum=bn_momentum,
-            epsilon=config.bn_epsilon,
-            axis_name=parallel.norm_axis,
-            normalization_batch_size=config.normalization_batch_size,
-            **parse_options(config.norm_options).get(name, {}),
-        )
-        outputs, dtype = max(dataset.num_classes, 1), jnp.dtype(config.dtype)
-        return create_model(config.model, outputs, norm, dtype=dtype)
-
+    norm = create_norm(
+        name,
+        momentum=config.bn_momentum,
+        epsilon=config.bn_epsilon,
+        axis_name=parallel.norm_axis,
+        normalization_batch_size=config.normalization_batch_size,
+        num_domains=dataset.num_domains,
+        **parse_options(config.norm_options).get(name, {}),
+    )
+    outputs, dtype = max(dataset.num_classes, 1), jnp.dtype(config.dtype)
     job = Job(
-        model=model(config.bn_momentum),
-        meter=model(0.0),
+        model=create_model(config.model, outputs, norm, dtype=dtype),
         optimizer=create_optimizer(config, steps),
         task=dataset.task,
         mean=dataset.mean,
@@ -97,6 +94,8 @@ def create_arm(
         augment=config.augment,
         axis_name=parallel.axis_name,
         apart=parallel.apart,
+        num_domains=dataset.num_domains,
+        by_domain=name == "domain",
     )
     few = to_float(dataset.train.inputs[:2], dataset.mean, dataset.std)
     state = create_state(job.model, job.optimizer, few, config.seed)
@@ -123,7 +122,7 @@ def create_arm(
         measure=spread(of_job(measure_population, job), (*whole, *train_data)),
         pool=spread(of_job(merge_batch_stats, axis_name=AXIS), (OWN,)),
         kinds=kinds,
-        probe=jax.jit(of_job(activations, job.meter)),
+        probe=jax.jit(of_job(activations, job.model)),
     )
     return arm, state
 

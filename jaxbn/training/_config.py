@@ -31,7 +31,8 @@ class TrainConfig:
     workdir: str | None = None
     """Where everything is written; runs/DATASET-MODEL-TIME by default."""
     dataset: str = "digits"
-    """digits, regression, or any TFDS image classification set by name."""
+    """digits, regression, or any TFDS image classification set by name; image sets of
+    the same classes joined by +, such as mnist+usps, are trained on together."""
     data_dir: str | None = None
     """Where prepared TFDS sets lie; TFDS's own default if not given."""
     train_limit: int | None = None
@@ -41,9 +42,9 @@ class TrainConfig:
     model: str = "mlp"
     """mlp, narrow, convnet, resnet8, resnet20 or resnet50."""
     norm: str = "batch,none"
-    """batch, renorm, adaptive, ghost, shuffled, split, frozen, group, instance, layer,
-    none, or several with commas: the same net is trained once with each, from the same
-    weights on the same batches."""
+    """batch, renorm, adaptive, ghost, shuffled, split, domain (of sets joined by +),
+    frozen, group, instance, layer, none, or several with commas: the same net is
+    trained once with each, from the same weights on the same batches."""
     norm_options: tuple[str, ...] = ()
     """Options of these: ghost.size=8 renorm.warmup_steps=100 group.num_groups=4 ..."""
     batch_size: int = 32

@@ -3,7 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from jaxbn.data import Dataset, to_float
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbn.data import Dataset, read_rows, to_float
 from jaxbn.diagnostics import (
     drift_table,
     find_dead,
@@ -18,10 +22,10 @@ from jaxbn.training._files import write_text, write_whole
 from jaxbn.training._parallel import Parallel, fetch
 from jaxbn.training._score import population_of
 from jaxbn.training._state import TrainState
-from jaxbn.training._step import variables_of
+from jaxbn.training._step import read_labels, variables_of
 
 EXAMPLES = 256
-"""Test examples that are looked at; the leakage probe takes a quarter of them."""
+"""Test examples that are looked at, evenly spaced; the leakage probe takes some 64."""
 
 
 def diagnose(
@@ -41,13 +45,17 @@ def diagnose(
     if not population:
         return ""
     variables = variables_of(*fetch(parallel, (state.params, population)))
-    x = to_float(dataset.test.inputs[:EXAMPLES], arm.job.mean, arm.job.std)
-    drifts = measure_drift(arm.job.model, variables, x, False)
+    num = len(dataset.test.labels)
+    rows = np.linspace(0, num - 1, min(EXAMPLES, num)).astype(int)
+    inputs, labels = read_rows(dataset.test, rows)
+    x = to_float(np.asarray(inputs), arm.job.mean, arm.job.std)
+    _, told = read_labels(arm.job, jnp.asarray(labels))
+    drifts = measure_drift(arm.job.model, variables, x, False, **told)
     texts = [f"epoch {epoch}, running statistics against {len(x)} test examples"]
     texts += [drift_table(drifts)]
     if parallel.norm_axis is None:
-        few = x[: max(len(x) // 4, 2)]
-        found = probe_leakage(arm.job.model, variables, few, True)
+        few, of_few = jax.tree.map(lambda a: a[:: max(len(x) // 64, 1)], (x, told))
+        found = probe_leakage(arm.job.model, variables, few, True, **of_few)
         texts += [f"one of {len(few)} examples, its mates exchanged, in training"]
         texts += [leakage_table(found)]
     if workdir is not None:

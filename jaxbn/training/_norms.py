@@ -29,6 +29,10 @@ def _split(**options: Any) -> Norm:
     return variants.split_norm(batch_norm(**options))
 
 
+def _domain(num_domains: int, affine: Any = "shared", **options: Any) -> Norm:
+    return variants.domain_norm(num_domains, batch_norm(**options), affine=affine)
+
+
 _NORMS: dict[str, tuple[Callable[..., Norm], tuple[str, ...]]] = {
     "batch": (batch_norm, _OF_BATCHES),
     "renorm": (variants.batch_renorm, _OF_BATCHES),
@@ -36,6 +40,7 @@ _NORMS: dict[str, tuple[Callable[..., Norm], tuple[str, ...]]] = {
     "ghost": (_ghost, _OF_BATCHES),
     "shuffled": (_shuffled, _OF_BATCHES),
     "split": (_split, _OF_BATCHES),
+    "domain": (_domain, (*_OF_BATCHES, "num_domains")),
     "frozen": (variants.frozen_norm, _OF_EXAMPLES),
     "group": (variants.group_norm, _OF_EXAMPLES),
     "instance": (variants.instance_norm, _OF_EXAMPLES),
@@ -85,6 +90,7 @@ def create_norm(
     epsilon: float,
     axis_name: AxisName | None,
     normalization_batch_size: int | None,
+    num_domains: int = 1,
     **options: Any,
 ) -> Norm | None:
     """Returns the normalization called `name`, None for 'none'.
@@ -96,6 +102,7 @@ def create_norm(
         axis_name: the axis of the devices that share a batch, or None.
         normalization_batch_size: how many examples are normalized together; None for
             all of them.
+        num_domains: of the data set.
         **options: of the factory of that name.
 
     Raises:
@@ -109,5 +116,6 @@ def create_norm(
         "epsilon": epsilon,
         "axis_name": axis_name,
         "normalization_batch_size": normalization_batch_size,
+        "num_domains": num_domains,
     }
     return factory(**{key: given[key] for key in takes} | options)

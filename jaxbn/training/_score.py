@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxbn.core import merge_moments
 from jaxbn.data import Dataset, eval_indices, to_float
-from jaxbn.population import assert_replicas_agree, merge_batch_stats
+from jaxbn.population import assert_replicas_agree
+from jaxbn.population._install import install
 from jaxbn.training._arms import Arm
 from jaxbn.training._feed import Examples, pieces
 from jaxbn.training._histograms import histograms_of
@@ -89,7 +91,9 @@ def _score(
     measured = [
         fetch(parallel, arm.measure(params, population, *piece)) for piece in trained()
     ]
-    precise = merge_batch_stats(jax.tree.map(lambda *parts: np.stack(parts), *measured))
+    stacked = jax.tree.map(lambda *parts: np.stack(parts), *measured)
+    moments = {path: merge_moments(layer) for path, layer in stacked.items()}
+    precise = install(fetch(parallel, population), moments)
     found |= score(arm.evaluate, put(parallel, precise), "_precise")
     return found | score(arm.evaluate_by_batch, population, "_batch")
 

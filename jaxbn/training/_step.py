@@ -15,8 +15,9 @@ from flax import linen as nn
 from jax import lax
 
 from jaxbn.base import Array, AxisName
+from jaxbn.core import merge_moments
 from jaxbn.data import augment_crop_flip, gather, to_float
-from jaxbn.population import merge_batch_stats
+from jaxbn.population import Collected, collect_moments, pool_collected
 from jaxbn.training._metrics import Metrics, add_metrics, measure, no_metrics
 from jaxbn.training._state import TrainState
 
@@ -25,8 +26,7 @@ class Job(NamedTuple):
     """What a step needs besides its arguments; fixed for a run.
 
     Attributes:
-        model: called as `model(x, train, mask)`.
-        meter: the same model, whose new batch statistics are those of the batch.
+        model: called as `model(x, train, mask)`, with `domain=` if it has domains.
         optimizer: an Optax chain.
         task: 'classification' or 'regression'.
         mean: [C] of the training inputs.
@@ -35,10 +35,11 @@ class Job(NamedTuple):
         augment: whether training images are cropped and flipped at random.
         axis_name: the axis of the devices that share a batch, or None.
         apart: whether devices keep running statistics of their own.
+        num_domains: of the data set, whose labels say of which an example is.
+        by_domain: whether the model is told.
     """
 
     model: nn.Module
-    meter: nn.Module
     optimizer: optax.GradientTransformation
     task: str
     mean: np.ndarray
@@ -47,6 +48,8 @@ class Job(NamedTuple):
     augment: bool
     axis_name: AxisName | None
     apart: bool = False
+    num_domains: int = 1
+    by_domain: bool = False
 
 
 def train_steps(
@@ -101,13 +104,16 @@ def train_step(job: Job, state: TrainState, batch: Any) -> tuple[TrainState, Met
     the rest across.
     """
     inputs, labels = batch
+    labels, told = read_labels(job, labels)
     x = prepare(job, inputs, jax.random.fold_in(random_key(state), state.step))
     everyone = jnp.ones(x.shape[0], bool)
     num = x.shape[0] * (lax.psum(1, job.axis_name) if job.axis_name else 1)
 
     def share(params: Any) -> tuple[Array, tuple[Metrics, Any]]:
         variables = variables_of(params, state.batch_stats)
-        outputs, updates = job.model.apply(variables, x, True, mutable=["batch_stats"])
+        outputs, updates = job.model.apply(
+            variables, x, True, mutable=["batch_stats"], **told
+        )
         sums = measure(outputs, labels, everyone, job.task, job.label_smoothing)
         return sums.loss / num, (sums, updates.get("batch_stats", {}))
 
@@ -145,9 +151,10 @@ def evaluate(
     def body(metrics: Metrics, batch: tuple[Any, Array]) -> tuple[Metrics, None]:
         rows, mask = batch
         inputs, labels = data if rows is None else gather(data, rows)
+        labels, told = read_labels(job, labels)
         x = prepare(job, inputs, None)
         outputs, _ = job.model.apply(
-            variables, x, by_batch, mask, mutable=["batch_stats"]
+            variables, x, by_batch, mask, mutable=["batch_stats"], **told
         )
         sums = measure(outputs, labels, mask, job.task)
         return add_metrics(metrics, sums), None
@@ -158,11 +165,12 @@ def evaluate(
 
 def measure_population(
     job: Job, params: Any, batch_stats: Any, data: Any, rows: Array | None
-) -> Any:
-    """Returns the precise statistics of a fixed model over the batches `rows`.
+) -> Collected:
+    """Returns the moments that a fixed model meets in the batches `rows`, by layer.
 
-    Each batch is normalized by itself, as in training; the statistics of all are then
-    pooled, over devices too. The inputs are those of training, augmented if those were.
+    Each batch is normalized by itself, as in training; the moments of all, over devices
+    too, are those of the precise statistics. The inputs are those of training,
+    augmented if those were.
 
     Args:
         job: what is fixed.
@@ -171,21 +179,28 @@ def measure_population(
         data: the training set, on the device.
         rows: [steps, B], or None where `data` is one batch.
     """
+    run = collect_moments(job.model)
     variables = variables_of(params, batch_stats)
 
-    def body(step: Array, rows: Array | None) -> tuple[Array, Any]:
+    def body(step: Array, rows: Array | None) -> tuple[Array, Collected]:
         key = jax.random.fold_in(jax.random.key(0), step) if job.augment else None
-        inputs, _ = data if rows is None else gather(data, rows)
-        x = prepare(job, inputs, key)
-        _, updates = job.meter.apply(variables, x, True, mutable=["batch_stats"])
-        return step + 1, updates["batch_stats"]
+        inputs, labels = data if rows is None else gather(data, rows)
+        _, told = read_labels(job, labels)
+        return step + 1, run(variables, prepare(job, inputs, key), True, **told)[1]
 
     steps = 1 if rows is None else rows.shape[0]
     _, stacked = lax.scan(body, jnp.zeros((), jnp.int32), rows, length=steps)
-    pooled = merge_batch_stats(stacked)
-    if job.axis_name and job.apart:
-        pooled = merge_batch_stats(pooled, axis_name=job.axis_name)
-    return pooled
+    moments = {path: merge_moments(layer) for path, layer in stacked.items()}
+    return pool_collected(moments, job.axis_name) if job.axis_name else moments
+
+
+def read_labels(job: Job, labels: Array) -> tuple[Array, dict[str, Any]]:
+    """Returns the classes, and what the model is told of domains, if anything."""
+    domain = jnp.zeros(len(labels), jnp.int32)
+    if job.num_domains > 1:
+        num_classes = job.model.num_outputs
+        domain, labels = labels // num_classes, labels % num_classes
+    return labels, {"domain": domain} if job.by_domain else {}
 
 
 def prepare(job: Job, inputs: Array, key: Array | None) -> Array:

@@ -1,6 +1,7 @@
 """Every norm that `--norm` names trains, with the options it is given."""
 
 import dataclasses
+import functools
 import json
 import types
 
@@ -8,13 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import oracle
 import pytest
 
+from jaxbn.data import Split
+from jaxbn.models import create_model
 from jaxbn.training import ConfigError, TrainConfig, fit
 from jaxbn.training._config import check_config
 from jaxbn.training._norms import create_norm, norm_names, parse_options
 from jaxbn.training._optim import average_weights, averaged_weights
 from jaxbn.training._report import Report
+from jaxbn.training._step import Job, measure_population, read_labels
 from jaxbn.training._workdir import open_workdir
 
 # orbax leaves event loops and coroutines behind.
@@ -22,7 +27,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 SHARED = {"momentum": 0.9, "epsilon": 1e-5, "axis_name": None}
 SHARED["normalization_batch_size"] = None
 NEEDED = {"ghost": {"size": 4}, "group": {"num_groups": 2}}
-X = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)
+RNG = np.random.default_rng(0)
+KEY = jax.random.key(0)
+X = jnp.asarray(RNG.normal(size=(8, 4)), jnp.float32)
 
 
 @pytest.mark.parametrize("name", norm_names())
@@ -31,7 +38,8 @@ def test_every_name_makes_a_norm(name):
     if name == "none":
         assert norm is None
         return
-    y, _ = norm.apply(*norm.init(4), X, True)
+    told = {"domain": jnp.zeros(len(X), int)} if name == "domain" else {}
+    y, _ = norm.apply(*norm.init(4), X, True, **told)
     assert y.shape == X.shape
 
 
@@ -128,3 +136,58 @@ def test_options_that_a_norm_does_not_have_are_refused():
         create_norm("shuffled", **SHARED, rmax=1)
     assert parse_options(()) == {}
     assert jax.tree.leaves(parse_options(("renorm.r_max=2",))) == [2]
+
+
+def test_sets_joined_are_domains_with_statistics_of_their_own(tmp_path):
+    config = TrainConfig(
+        workdir=str(tmp_path),
+        dataset="digits+digits",
+        norm="domain,batch",
+        num_epochs=1,
+        train_limit=64,
+        test_limit=20,
+        num_devices=2,
+        diagnose=True,
+    )
+    fit(config)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert all(np.isfinite(row["test_loss_precise"]) for row in rows)
+    text = (tmp_path / "diagnosis-domain.txt").read_text()
+    assert "bn1[0]" in text and "bn1[1]" in text
+
+
+def test_precise_statistics_in_training_are_those_of_each_domain():
+    """In batches of which one has a single domain, the other more of one of them."""
+    images = RNG.integers(0, 256, (12, 2, 2, 1)).astype(np.uint8)
+    domain = np.array([0] * 4 + [1, 0, 0, 0] + [1] * 4)
+    classes = RNG.integers(0, 3, 12)
+    data = Split(images, (classes + 3 * domain).astype(np.int32))
+    norm = create_norm("domain", **SHARED, num_domains=2)
+    job = Job(
+        model=create_model("mlp", 3, norm),
+        optimizer=optax.sgd(0.1),
+        task="classification",
+        mean=np.float32([0.5]),
+        std=np.float32([0.25]),
+        label_smoothing=0.0,
+        augment=False,
+        axis_name=None,
+        num_domains=2,
+        by_domain=True,
+    )
+    found, told = read_labels(job, jnp.asarray(data.labels))
+    np.testing.assert_array_equal(found, classes)
+    np.testing.assert_array_equal(told["domain"], domain)
+    x = (images.reshape(12, 4).astype(np.float64) / 255 - 0.5) / 0.25
+    variables = job.model.init(KEY, jnp.asarray(images, jnp.float32), False)
+    rows = jnp.arange(12).reshape(3, 4)
+    moments = jax.jit(functools.partial(measure_population, job))(
+        variables["params"], variables["batch_stats"], data, rows
+    )
+    hidden = x @ np.asarray(variables["params"]["dense1"]["kernel"], np.float64)
+    for i in range(2):
+        mine = hidden[domain == i]
+        np.testing.assert_allclose(moments["bn1"].total[i], len(mine))
+        oracle.assert_close(moments["bn1"].mean[i], mine.mean(0), 1e-5)
+        oracle.assert_close(moments["bn1"].var[i], mine.var(0), 1e-5)

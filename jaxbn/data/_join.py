@@ -1,0 +1,74 @@
+"""Joining: several data sets as one, each of them a domain."""
+
+import numpy as np
+
+from jaxbn.data._column import Column
+from jaxbn.data._split import Dataset, Split, channel_statistics
+
+
+def join_domains(datasets: list[Dataset]) -> Dataset:
+    """Returns one data set of several, whose labels say of which set an example is.
+
+    A label is `class + num_classes * domain`. Images are brought to the size of the
+    first set, each pixel being the nearest one.
+
+    Args:
+        datasets: image sets of the same classes and channels, in memory.
+
+    Raises:
+        ValueError: if they are not.
+
+    Example:
+        >>> from jaxbn.data import load
+        >>> digits = load('digits', train_limit=3, test_limit=1)
+        >>> both = join_domains([digits, digits])
+        >>> both.num_domains, both.num_classes, both.train.labels.tolist()
+        (2, 10, [2, 4, 5, 12, 14, 15])
+    """
+    first, *others = datasets
+    for other in datasets:
+        if isinstance(other.train.inputs, Column) or isinstance(
+            other.test.inputs, Column
+        ):
+            raise ValueError(
+                f"{other.name!r} does not fit into memory, expected domains that do; "
+                "pass a train_limit"
+            )
+    kinds = {d.name: (d.num_classes, d.train.inputs.shape[3:]) for d in datasets}
+    if len(set(kinds.values())) > 1 or not first.num_classes:
+        raise ValueError(
+            f"classes and channels are {kinds}, expected the same of all domains; join "
+            "sets that differ in nothing else than where they are from"
+        )
+    train, test = (
+        _concatenated([getattr(d, which) for d in datasets], first.num_classes)
+        for which in ("train", "test")
+    )
+    mean, std = channel_statistics(train.inputs)
+    return first._replace(
+        name="+".join(d.name for d in datasets),
+        train=train,
+        test=test,
+        mean=mean,
+        std=std,
+        num_domains=1 + len(others),
+    )
+
+
+def _concatenated(splits: list[Split], num_classes: int) -> Split:
+    height, width = np.shape(splits[0].inputs)[1:3]
+    inputs = [_resized(np.asarray(split.inputs), height, width) for split in splits]
+    labels = [
+        np.asarray(split.labels) + np.int32(num_classes * i)
+        for i, split in enumerate(splits)
+    ]
+    return Split(np.concatenate(inputs), np.concatenate(labels))
+
+
+def _resized(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Returns images [N, height, width, C] of the nearest pixels."""
+    rows, columns = (
+        (np.arange(new) * old + old // 2) // new
+        for new, old in zip((height, width), images.shape[1:3], strict=True)
+    )
+    return images[:, rows][:, :, columns]
