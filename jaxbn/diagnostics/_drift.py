@@ -15,8 +15,14 @@ from jaxbn.base import Array
 from jaxbn.core import Moments, batch_moments, feature_axes
 from jaxbn.core._mask import as_weights
 from jaxbn.population._collect import each_part, merge_two, moments_of
-from jaxbn.population._install import has_statistics
-from jaxbn.tree import Call, find_layers, run_jitted, stats_of, variables_of
+from jaxbn.tree import (
+    Call,
+    find_layers,
+    has_statistics,
+    run_jitted,
+    stats_of,
+    variables_of,
+)
 
 EPSILON = 1e-5
 """Added to variances where a layer does not say what it adds."""

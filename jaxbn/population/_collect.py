@@ -11,8 +11,7 @@ from jax.experimental import multihost_utils
 from jaxbn.base import Array
 from jaxbn.core import Moments, batch_moments, merge_moments
 from jaxbn.core._moments import as_divisor
-from jaxbn.population._install import has_statistics
-from jaxbn.tree import Call
+from jaxbn.tree import Call, has_statistics
 
 
 def as_handler(fixed: frozenset[str], only: str | None) -> Any:

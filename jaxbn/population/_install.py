@@ -42,8 +42,3 @@ def install(stats: Any, found: Mapping[str, Statistics]) -> Any:
             value = value if jnp.iscomplexobj(old) else value.real
             layer[name] = jnp.where(counted, value, old).astype(old.dtype)
     return replace_layers(stats, layers)
-
-
-def has_statistics(layer: Mapping[str, Any]) -> bool:
-    """Returns whether a layer's entries are those of a batch norm."""
-    return {"mean", "var"} <= set(layer)

@@ -3,10 +3,10 @@
 Layers are found by `jaxbn.tree`; what a change would do can be read before it is done.
 """
 
-from jaxbn.surgery._convert import Carried as Carried
+from jaxbn.surgery._carry import Carried as Carried
+from jaxbn.surgery._carry import carry_over as carry_over
 from jaxbn.surgery._convert import ConversionPlan as ConversionPlan
 from jaxbn.surgery._convert import batch_norm_like as batch_norm_like
-from jaxbn.surgery._convert import carry_over as carry_over
 from jaxbn.surgery._convert import convert as convert
 from jaxbn.surgery._convert import plan_conversion as plan_conversion
 from jaxbn.surgery._fold import Folded as Folded

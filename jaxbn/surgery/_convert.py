@@ -17,7 +17,7 @@ from jaxbn.core import batch_norm
 from jaxbn.surgery._convert_linen import Converted
 from jaxbn.surgery._convert_nnx import convert_nnx
 from jaxbn.surgery._where import Where, choose
-from jaxbn.tree import Call, as_model, as_static, path_name, variables_of, watch
+from jaxbn.tree import Call, as_model, as_static, variables_of, watch
 
 Choice: TypeAlias = Norm | Callable[[Any], Norm]
 """A norm, or `(layer) -> norm` that may read what the old layer was made with."""
@@ -151,55 +151,3 @@ def plan_conversion(
         {path: kinds[path] for path in chosen},
         {path: kind for path, kind in kinds.items() if path not in chosen},
     )
-
-
-class Carried(NamedTuple):
-    """Variables, and what became of those before.
-
-    Attributes:
-        variables: of the structure asked for.
-        started: names of those that were not there, or of another shape: as they came.
-        dropped: names of those that are not asked for.
-    """
-
-    variables: Any
-    started: tuple[str, ...]
-    dropped: tuple[str, ...]
-
-
-def carry_over(variables: Any, template: Any) -> Carried:
-    """Returns `template` with the values of `variables` of the same names.
-
-    From a model to its conversion and back: where both have the same entries that is
-    the identity, bit for bit.
-
-    Args:
-        variables: linen's, or an `nnx.State`.
-        template: of the model that they are for, such as what its `init` gives.
-
-    Returns:
-        A `Carried`.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> old = {'bn': {'mean': jnp.ones(2), 'var': jnp.ones(2)}}
-        >>> new = {'bn': {'mean': jnp.zeros(2), 'count': jnp.zeros(2)}}
-        >>> found = carry_over(old, new)
-        >>> found.variables['bn']['mean'], found.started, found.dropped
-        (Array([1., 1.], dtype=float32), ('bn/count',), ('bn/var',))
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(variables)
-    old = {path_name(path): leaf for path, leaf in leaves}
-    started = []
-
-    def take(path: tuple, leaf: Array) -> Array:
-        name = path_name(path)
-        if name in old and jax.numpy.shape(old[name]) == jax.numpy.shape(leaf):
-            return old[name]
-        started.append(name)
-        return leaf
-
-    new = jax.tree_util.tree_map_with_path(take, template)
-    asked = jax.tree_util.tree_leaves_with_path(template)
-    dropped = [n for n in old if n not in {path_name(path) for path, _ in asked}]
-    return Carried(new, tuple(started), tuple(dropped))

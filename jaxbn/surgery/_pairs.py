@@ -14,13 +14,13 @@ from flax import nnx
 
 from jaxbn.base import Array, DType
 from jaxbn.core import bn_apply
-from jaxbn.population._install import has_statistics
 from jaxbn.surgery._reaching import reaching
 from jaxbn.tree import (
     Call,
     as_model,
     as_static,
     find_layers,
+    has_statistics,
     params_of,
     stats_of,
     variables_of,

@@ -18,6 +18,7 @@ from jaxbn.tree._parts import stats_of as stats_of
 from jaxbn.tree._parts import variables_of as variables_of
 from jaxbn.tree._parts import with_stats as with_stats
 from jaxbn.tree._variables import find_layers as find_layers
+from jaxbn.tree._variables import has_statistics as has_statistics
 from jaxbn.tree._variables import path_name as path_name
 from jaxbn.tree._variables import replace_layers as replace_layers
 from jaxbn.tree._watch import watch as watch

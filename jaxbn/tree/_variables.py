@@ -5,6 +5,7 @@ A layer is what has a name and holds arrays under names of its own: the dict
 `nnx.State`, or of any other tree whose keys have names.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from jax import tree_util
@@ -46,6 +47,11 @@ def replace_layers(tree: Any, layers: dict[str, dict[str, Array]]) -> Any:
         return layers[layer][name]
 
     return tree_util.tree_map_with_path(take, tree)
+
+
+def has_statistics(layer: Mapping[str, Any]) -> bool:
+    """Returns whether a layer's entries are those of a batch norm."""
+    return {"mean", "var"} <= set(layer)
 
 
 def path_name(path: tuple) -> str:

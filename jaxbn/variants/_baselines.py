@@ -5,19 +5,11 @@ in evaluation, so there is no state, no leak between examples and nothing to est
 """
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
-from jax.typing import ArrayLike
-
-from jaxbn.base import Array, DType, Norm, Params, State
-from jaxbn.core import batch_norm
-from jaxbn.core._axes import expand
-from jaxbn.core._checks import check_params
-from jaxbn.core._dtypes import as_inexact
-from jaxbn.core._mask import as_weights, conceal
-from jaxbn.core._moments import measure
-from jaxbn.core._normalize import standardize
+from jaxbn.base import Array, DType, Norm
+from jaxbn.core._mask import conceal
+from jaxbn.variants._each_example import by_group, by_position, each_example
 
 
 def group_norm(
@@ -54,8 +46,8 @@ def group_norm(
     References:
         Wu and He, Group Normalization, 2018. https://arxiv.org/abs/1803.08494
     """
-    within = functools.partial(_by_group, num_groups=num_groups)
-    return _each_example(within, axis, epsilon, dtype, options)
+    within = functools.partial(by_group, num_groups=num_groups)
+    return each_example(within, axis, epsilon, dtype, options)
 
 
 def instance_norm(
@@ -89,8 +81,8 @@ def instance_norm(
         Ulyanov, Vedaldi and Lempitsky, Instance Normalization, 2016.
         https://arxiv.org/abs/1607.08022
     """
-    within = functools.partial(_by_group, num_groups=None)
-    return _each_example(within, axis, epsilon, dtype, options)
+    within = functools.partial(by_group, num_groups=None)
+    return each_example(within, axis, epsilon, dtype, options)
 
 
 def layer_norm(
@@ -128,10 +120,10 @@ def layer_norm(
         https://arxiv.org/abs/1607.06450
     """
     if over_positions:
-        within = functools.partial(_by_group, num_groups=1)
+        within = functools.partial(by_group, num_groups=1)
     else:
-        within = _by_position
-    return _each_example(within, axis, epsilon, dtype, options)
+        within = by_position
+    return each_example(within, axis, epsilon, dtype, options)
 
 
 def no_norm(
@@ -164,74 +156,4 @@ def no_norm(
     def as_it_is(x: Array, weights: Array | None, axis: int, epsilon: float) -> Array:
         return conceal(x, weights)
 
-    return _each_example(as_it_is, axis, 0.0, dtype, options)
-
-
-def _each_example(
-    within: Any, axis: int, epsilon: float, dtype: DType | None, options: dict[str, Any]
-) -> Norm:
-    """Returns the pair that normalizes by `within`, then scales and adds the bias."""
-    start = batch_norm(axis=axis, epsilon=epsilon, dtype=dtype, **options).init
-
-    def init(
-        num_features: int | Sequence[int], *, key: Array | None = None
-    ) -> tuple[Params, State]:
-        return start(num_features, key=key)[0], {}
-
-    def apply(
-        params: Params,
-        state: State,
-        x: ArrayLike,
-        train: bool,
-        *,
-        mask: ArrayLike | None = None,
-        **overrides: Any,
-    ) -> tuple[Array, State]:
-        x = as_inexact(x)
-        features = (axis % x.ndim,)
-        check_params(params, (x.shape[features[0]],), x)
-        weights = as_weights(mask, x, features)
-        y = within(x, weights, features[0], epsilon)
-        if "scale" in params:
-            y = y * expand(params["scale"], features, x.ndim)
-        if "bias" in params:
-            y = y + expand(params["bias"], features, x.ndim)
-        return conceal(y.astype(dtype or x.dtype), weights), state
-
-    return Norm(init, apply, axis)
-
-
-def _by_group(
-    x: Array, weights: Array | None, axis: int, epsilon: float, num_groups: int | None
-) -> Array:
-    """Returns `x` normalized by the moments of each example's groups of channels."""
-    channels = x.shape[axis]
-    groups = channels if num_groups is None else num_groups
-    if channels % groups:
-        raise ValueError(
-            f"num_groups is {groups} for {channels} channels, expected a divisor of "
-            "them; pass one"
-        )
-
-    def cut(a: Array) -> Array:  # [..., C, ...] to [..., groups, C / groups, ...]
-        inside = (groups, a.shape[axis] // groups) if a.shape[axis] > 1 else (1, 1)
-        return a.reshape(*a.shape[:axis], *inside, *a.shape[axis + 1 :])
-
-    examples = 0 if axis else 2  # where `cut` leaves them
-    features = tuple(sorted((examples, axis))) if x.ndim > 1 else (axis,)
-    parts = None if weights is None else cut(weights)
-    return _standardize(cut(x), parts, features, epsilon).reshape(x.shape)
-
-
-def _by_position(x: Array, weights: Array | None, axis: int, epsilon: float) -> Array:
-    """Returns `x` normalized by the moments of each position's channels."""
-    features = tuple(a for a in range(x.ndim) if a != axis)
-    return _standardize(x, weights, features, epsilon)
-
-
-def _standardize(
-    x: Array, weights: Array | None, features: tuple[int, ...], epsilon: float
-) -> Array:
-    moments = measure(x, weights, features)
-    fixed = moments.shift, moments.delta, moments.var, None, None
-    return standardize(conceal(x, weights), *fixed, epsilon, features)
+    return each_example(as_it_is, axis, 0.0, dtype, options)

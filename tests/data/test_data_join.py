@@ -53,7 +53,5 @@ def test_sets_of_other_classes_or_channels_are_refused(other):
 def test_sets_that_stay_on_disk_are_refused():
     lazy = object.__new__(Column)
     large = small("a", 4)._replace(train=Split(lazy, lazy))
-    with pytest.raises(
-        ValueError, match=r"'a' does not fit .*; pass a train_limit"
-    ):
+    with pytest.raises(ValueError, match=r"'a' does not fit .*; pass a train_limit"):
         join_domains([large, small("b", 4)])
