@@ -115,6 +115,9 @@ class Norm(NamedTuple):
             shape of `x` along them, in ascending order of axis.
         parts: which examples each row of the statistics is of, where there are several,
             as in `domain_norm`; see `PartsFn`. For what measures them from outside.
+        epsilon: of a norm that evaluates as batch norm, `(x - mean) * scale /
+            sqrt(var + epsilon) + bias` with what is in its state and params; else None.
+        moves: whether training moves its statistics; False for `frozen_norm`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -130,6 +133,8 @@ class Norm(NamedTuple):
     apply: ApplyFn
     axis: int | tuple[int, ...] = -1
     parts: PartsFn | None = None
+    epsilon: float | None = None
+    moves: bool = True
 
 
 def variable_names(

@@ -59,40 +59,53 @@ class Layer(nn.Module):
         )
         x = jnp.asarray(x)
         norm = self.as_norm(x)
-        num_features = feature_shape(x, feature_axes(norm.axis, x.ndim))
-        starting = self.is_initializing()
-        update = overrides.pop("update_stats", None)
-        update = (not use_running_average if update is None else update) and (
-            not starting
-        )
-        overrides |= base.NOTHING_SHARED if starting else {}
+        return call_norm(self, norm, x, use_running_average, mask=mask, **overrides)
 
-        def init(name: str, kind: int, key: Array | None = None) -> Array:
-            return norm.init(num_features, key=key)[kind][name]
 
-        # The order in which Flax's BatchNorm creates them.
-        param_names, state_names = base.variable_names(norm, num_features)
-        state = {
-            name: self.variable("batch_stats", name, init, name, 1)
-            for name in state_names
-        }
-        params = {
-            name: self.param(name, lambda key, name=name: init(name, 0, key))
-            for name in param_names
-        }
-        y, new = norm.apply(
-            params,
-            {name: variable.value for name, variable in state.items()},
-            x,
-            not use_running_average,
-            mask=mask,
-            update_stats=update,
-            **overrides,
-        )
-        if update:
-            for name, variable in state.items():
-                variable.value = new[name]
-        return y
+def call_norm(
+    module: nn.Module,
+    norm: base.Norm,
+    x: Array,
+    use_running_average: bool,
+    **overrides: Any,
+) -> Array:
+    """Returns `x` normalized by `norm`, whose variables are those of `module`.
+
+    To be called within a compact method of it; `Layer` says what happens.
+    """
+    num_features = feature_shape(x, feature_axes(norm.axis, x.ndim))
+    starting = module.is_initializing()
+    update = overrides.pop("update_stats", None)
+    update = (not use_running_average if update is None else update) and not starting
+    if starting:
+        overrides |= base.NOTHING_SHARED
+        overrides |= {"domain": 0} if norm.parts else {}
+
+    def init(name: str, kind: int, key: Array | None = None) -> Array:
+        return norm.init(num_features, key=key)[kind][name]
+
+    # The order in which Flax's BatchNorm creates them.
+    param_names, state_names = base.variable_names(norm, num_features)
+    state = {
+        name: module.variable("batch_stats", name, init, name, 1)
+        for name in state_names
+    }
+    params = {
+        name: module.param(name, lambda key, name=name: init(name, 0, key))
+        for name in param_names
+    }
+    y, new = norm.apply(
+        params,
+        {name: variable.value for name, variable in state.items()},
+        x,
+        not use_running_average,
+        update_stats=update,
+        **overrides,
+    )
+    if update:
+        for name, variable in state.items():
+            variable.value = new[name]
+    return y
 
 
 class Norm(Layer):

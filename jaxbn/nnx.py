@@ -92,10 +92,13 @@ class Norm(nnx.Module):
             )
         params = {name: getattr(self, name)[...] for name in self.param_names}
         state = {name: getattr(self, name)[...] for name in self.state_names}
+        update = overrides.pop("update_stats", None)
+        update = not use_running_average if update is None else update
+        overrides |= {"mask": mask, "update_stats": update}
         y, new = self.as_norm().apply(
-            params, state, x, not use_running_average, mask=mask, **overrides
+            params, state, x, not use_running_average, **overrides
         )
-        if overrides.get("update_stats", not use_running_average):
+        if update:
             for name in self.state_names:
                 getattr(self, name)[...] = jax.lax.stop_gradient(new[name])
         return y

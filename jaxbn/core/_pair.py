@@ -63,4 +63,5 @@ def batch_norm(*, axis: Axes = -1, **options: Any) -> Norm:
         init=functools.partial(bn_init, **to_init),
         apply=functools.partial(bn_apply, axis=axis, **to_apply),
         axis=axis if isinstance(axis, int) else tuple(axis),
+        epsilon=options.get("epsilon", 1e-5),
     )

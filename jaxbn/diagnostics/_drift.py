@@ -14,18 +14,20 @@ from jax import lax
 from jaxbn.base import Array
 from jaxbn.core import Moments, batch_moments, feature_axes
 from jaxbn.core._mask import as_weights
-from jaxbn.population._collect import each_part, merge_two, moments_of
 from jaxbn.tree import (
     Call,
+    each_part,
     find_layers,
     has_statistics,
+    layers_with_statistics,
+    merge_two,
+    moments_of,
     run_jitted,
-    stats_of,
     variables_of,
 )
 
 EPSILON = 1e-5
-"""Added to variances where a layer does not say what it adds."""
+"""Added to variances of layers that do not evaluate as batch norm does."""
 
 
 class Distance(NamedTuple):
@@ -89,7 +91,7 @@ def measure_drift(
 
     The model runs as it is called: in evaluation each layer is given what it meets at
     test time, in training what it meets there. Nothing of it changes. Each layer's own
-    epsilon is used, 1e-5 where it has no such attribute.
+    epsilon is used; 1e-5 for norms that do not evaluate as batch norm does.
 
     Args:
         model: a linen or nnx module.
@@ -121,14 +123,8 @@ def measure_drift(
         Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, figure 2.
     """
     variables = variables_of(model, variables)
+    known = layers_with_statistics(variables)
     _, notes = run_jitted(model, _note, variables, *args, **kwargs)
-    layers = find_layers(stats_of(variables))
-    known = {path: state for path, state in layers.items() if has_statistics(state)}
-    if not known:
-        raise ValueError(
-            "the model has no layer with 'mean' and 'var' among its statistics, "
-            "expected at least one; pass its variables, batch_stats included"
-        )
     others = known if precise is None else find_layers(precise)
     missing = sorted(p for p in known if not has_statistics(others.get(p, {})))
     if missing:
@@ -158,7 +154,7 @@ def _note(call: Call) -> tuple[Array, dict[str, Array]]:
         moments, spread = merge_two(earlier, moments), spread + call.notes["spread"]
     num_features = len(feature_axes(call.axis, call.x.ndim))
     rows = moments.total.shape[: moments.total.ndim - num_features]
-    epsilon = getattr(call.layer, "epsilon", EPSILON)
+    epsilon = EPSILON if call.epsilon is None else call.epsilon
     scale = call.params.get("scale", jnp.ones(()))
     notes = {
         "spread": spread,

@@ -19,8 +19,8 @@ from jax import lax
 
 from jaxbn.base import Array, AxisName
 from jaxbn.core import Moments, merge_replicas, update_running
-from jaxbn.population._collect import as_handler, merge_trees, merge_two
-from jaxbn.tree import find_layers, replace_layers, watch
+from jaxbn.population._collect import as_handler, merge_trees
+from jaxbn.tree import find_layers, merge_two, replace_layers, watch
 
 Collected = dict[str, Moments]
 """Moments by the path of the layer."""
@@ -29,9 +29,12 @@ Collected = dict[str, Moments]
 def collect_moments(model: Any) -> Callable[..., tuple[Any, Collected]]:
     """Returns `run(variables, *args, **kwargs) -> (output, moments)`.
 
-    The model runs as in training, each layer normalizing by its batch; its running
-    statistics are neither read nor moved. Pure, differentiable, and of one structure,
-    so that it may be scanned over micro-batches.
+    The model runs as it is called, in training; nothing of its running statistics is
+    moved. Layers that the call has in evaluation are frozen and have no moments. Pure,
+    differentiable, and of one structure, so that it may be scanned over micro-batches.
+
+    Moments are of the array at hand, whatever axis the layer normalizes over: of
+    several devices, pool them by `pool_collected` before they are committed.
 
     Args:
         model: a linen or nnx module, as for `jaxbn.tree.watch`.
@@ -51,7 +54,7 @@ def collect_moments(model: Any) -> Callable[..., tuple[Any, Collected]]:
         >>> commit_moments(variables['batch_stats'], moments, momentum=0.0)
         {'mean': Array([5.], dtype=float32), 'var': Array([18.5], dtype=float32)}
     """
-    watched = watch(model, as_handler(frozenset(), None))
+    watched = watch(model, as_handler())
 
     def run(variables: Any, *args: Any, **kwargs: Any) -> tuple[Any, Collected]:
         output, notes = watched(variables, *args, **kwargs)
@@ -139,7 +142,10 @@ def commit_moments(
         skip_nonfinite: likewise.
 
     Returns:
-        A tree like `batch_stats`; layers without moments are as they were.
+        A tree like `batch_stats`; layers without moments are as they were, and so are
+        entries that only a norm's own update moves, such as the 'shuffles' of
+        `shuffled`; 'count' moves where `debias` or momentum=None asks for it, as the
+        schedule of `batch_renorm` does.
 
     Raises:
         ValueError: if moments are of a layer that `batch_stats` does not have.

@@ -9,16 +9,22 @@ import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
 from jaxbn.base import Array
-from jaxbn.core import Moments, batch_moments, merge_moments
+from jaxbn.core import Moments
 from jaxbn.core._moments import as_divisor
-from jaxbn.tree import Call, has_statistics
+from jaxbn.tree import Call, is_measured, merge_two, moments_of
 
 
-def as_handler(fixed: frozenset[str], only: str | None) -> Any:
-    """Returns what measures the layers that are not `fixed`; `only` one if named."""
+def as_handler(
+    fixed: frozenset[str] = frozenset(), only: str | None = None, every: bool = False
+) -> Any:
+    """Returns what measures the layers that are not `fixed`; `only` one if named.
+
+    What the call has in evaluation is frozen and left alone, unless `every` layer is
+    meant; so is a `frozen_norm`, whose statistics nothing is to move.
+    """
 
     def measure(call: Call) -> tuple[Array, dict[str, Array]]:
-        if not has_statistics(call.state):
+        if not is_measured(call) or (call.use_running_average and not every):
             return call.proceed(), {}
         if call.path in fixed:
             return call.proceed(use_running_average=True), {}
@@ -31,38 +37,6 @@ def as_handler(fixed: frozenset[str], only: str | None) -> Any:
         return y, moments._asdict()
 
     return measure
-
-
-def moments_of(call: Call) -> Moments:
-    """Returns the moments of what a layer is given, of the shape of its statistics.
-
-    Raises:
-        ValueError: if it has several rows of statistics and does not say of what.
-    """
-    moments = each_part(
-        call, lambda mask: batch_moments(call.x, axis=call.axis, mask=mask)
-    )
-    if moments.total.shape != call.state["mean"].shape:
-        raise ValueError(
-            f"layer {call.path!r} has statistics of shape "
-            f"{call.state['mean'].shape} for data with {moments.total.shape}, expected "
-            "the same, or a norm that says in parts= of which examples each row is"
-        )
-    return moments
-
-
-def merge_two(a: Moments, b: Moments) -> Moments:
-    """Returns the moments of both."""
-    return merge_moments(Moments(*(jnp.stack(pair) for pair in zip(a, b, strict=True))))
-
-
-def each_part(call: Call, measure: Callable[[Any], Any]) -> Any:
-    """Returns `measure(mask)`, stacked over the parts if a layer has several rows."""
-    if call.parts is None:
-        return measure(call.mask)
-    train = not call.use_running_average
-    parts = call.parts(call.x, train, mask=call.mask, **call.overrides)
-    return jax.vmap(measure)(parts)
 
 
 class Average(NamedTuple):
@@ -104,8 +78,9 @@ def share(found: dict[str, Any], merge: Callable) -> dict[str, Any]:
 
 
 def merge_trees(merge: Callable, a: dict[str, Any], b: dict[str, Any]) -> dict:
-    """Returns the merge of two results, layer by layer."""
-    return {path: merge(a[path], b[path]) for path in a}
+    """Returns the merge of two results by layer; each may have some of its own."""
+    both = {path: merge(a[path], b[path]) for path in a if path in b}
+    return {**a, **b, **both}
 
 
 DEFINITIONS: dict[str, tuple[Callable, Callable]] = {

@@ -13,7 +13,8 @@ from jaxbn.population._install import install
 from jaxbn.tree import (
     Call,
     as_model,
-    has_statistics,
+    at_batch,
+    is_measured,
     join_arrays,
     split_arrays,
     watch,
@@ -44,37 +45,34 @@ def measure(
     job: Job,
     variables: Any,
     batches: Iterable[Any],
-    fixed: frozenset[str],
-    only: str | None,
+    fixed: frozenset[str] = frozenset(),
+    only: str | None = None,
 ) -> tuple[dict[str, Any], int]:
     """Returns what was collected of each layer, and the number of batches.
 
     Layers that are `fixed` normalize by their running statistics. With `only` no other
     layer is measured.
     """
-    found, num = None, 0
+    found, num, every = None, 0, False
     for batch in batches:
         arrays, rest = split_arrays(batch)
-        found = _step(job, fixed, only, rest, variables, found, arrays)
+        if found is None:
+            every = not any(look(job, variables, arrays, rest).values())
+        what, seeded = (fixed, only, every), at_batch(variables, num)
+        found = _step(job, what, rest, seeded, found, arrays)
         num += 1
     if found is None:
         raise ValueError("batches is empty, expected at least one; pass some data")
     return found, num
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _step(
-    job: Job,
-    fixed: frozenset[str],
-    only: str | None,
-    rest: Any,
-    variables: Any,
-    found: Any,
-    arrays: list[Any],
+    job: Job, what: tuple, rest: Any, variables: Any, found: Any, arrays: list[Any]
 ) -> dict[str, Any]:
     """Returns what was collected, with one more batch, given as `split_arrays` does."""
     args, kwargs = job.call(join_arrays(arrays, rest))
-    run = watch(as_model(job.model, variables), as_handler(fixed, only))
+    run = watch(as_model(job.model, variables), as_handler(*what))
     _, notes = run(variables, *args, **kwargs)
     new = {path: job.sample(Moments(**note)) for path, note in notes.items()}
     return new if found is None else merge_trees(job.merge, found, new)
@@ -83,35 +81,40 @@ def _step(
 def one_by_one(
     job: Job, variables: Any, stats: Any, batches: Iterable[Any]
 ) -> tuple[dict[str, Any], int]:
-    """Returns what `_measure` does, layer after layer in the order they are called."""
+    """Returns what `measure` does, layer after layer in the order they are called."""
+    batch = next(iter(batches), None)
+    if batch is None:
+        raise ValueError("batches is empty, expected at least one; pass some data")
+    seen = look(job, variables, *split_arrays(batch))
+    order = [path for path, train in seen.items() if train] or list(seen)
     found: dict[str, Any] = {}
     num = 0
-    for path in _in_order(job, variables, batches):
+    for path in order:
         here = with_stats(variables, install(stats, found))
         new, num = measure(job, here, batches, frozenset(found), path)
         found |= new
     return found, num
 
 
-def _in_order(job: Job, variables: Any, batches: Iterable[Any]) -> list[str]:
-    """Returns the paths of the layers with statistics, as they are first called."""
-    order: list[str] = []
+def look(job: Job, variables: Any, arrays: list[Any], rest: Any) -> dict[str, bool]:
+    """Returns whether the batch normalizes in each layer that can be measured.
 
-    def note(asked: Call) -> tuple[Array, dict]:
-        if has_statistics(asked.state) and asked.path not in order:
-            order.append(asked.path)
-        return asked.proceed(), {}
+    By path, in the order they are first called; traced, not run.
+    """
+    seen: dict[str, bool] = {}
 
-    def once(variables: Any, arrays: list[Any], rest: Any) -> Any:
+    def note(call: Call) -> tuple[Array, dict]:
+        if is_measured(call):
+            seen.setdefault(call.path, not call.use_running_average)
+        return call.proceed(), {}
+
+    def once(variables: Any, arrays: list[Any]) -> Any:
         args, kwargs = job.call(join_arrays(arrays, rest))
         model = as_model(job.model, variables)
         return watch(model, note)(variables, *args, **kwargs)[0]
 
-    for batch in batches:
-        arrays, rest = split_arrays(batch)
-        jax.eval_shape(functools.partial(once, rest=rest), variables, arrays)
-        return order
-    raise ValueError("batches is empty, expected at least one; pass some data")
+    jax.eval_shape(once, variables, arrays)
+    return seen
 
 
 def as_call(batch: Any) -> tuple[tuple, dict[str, Any]]:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxbn.population._collect import DEFINITIONS, share
 from jaxbn.population._install import install
 from jaxbn.population._passes import CallOf, Job, as_call, measure, one_by_one
-from jaxbn.tree import as_static, find_layers, has_statistics, stats_of, variables_of
+from jaxbn.tree import as_static, layers_with_statistics, stats_of, variables_of
 
 Definition = Literal["pooled", "averaged"]
 
@@ -26,8 +26,8 @@ class PreciseReport(NamedTuple):
         num_batches: how many batches there were.
         counted: how many elements a channel of each layer has counted, by path; the
             largest over its channels.
-        not_reached: paths of layers that no batch came through; their statistics are
-            those they had.
+        not_reached: paths of layers that nothing was measured of: no batch came
+            through, or they are frozen; their statistics are those they had.
     """
 
     num_batches: int
@@ -56,6 +56,10 @@ def precise_batch_stats(
     batches larger than the normalization batch of training are better (Wu and Johnson
     2021, table 2). `sequential` removes it. 10^3 to 10^4 examples suffice (table 1).
 
+    Layers that the call has in evaluation while others train are frozen, and left
+    alone, as fvcore does; so is a `frozen_norm`. If all are in evaluation, all are
+    measured. Layers of an axis of devices that is not there take the batch at hand.
+
     Works for any linen or nnx model with norms of Flax or of jaxbn, used once, twice or
     stacked by `nn.scan`. Nothing of the model is changed, whatever happens; one jitted
     forward a batch, compiled again for a batch of another shape.
@@ -69,14 +73,17 @@ def precise_batch_stats(
             to its layers count.
         call: `call(batch) -> (args, kwargs)` for any other signature: `train=True`, a
             mask, `rngs`. Jitted with the forward pass; programs are kept for the same
-            model and the same function, so define it once.
+            model and the same function, so define it once. Random keys that an nnx
+            model holds are folded with the number of the batch.
         definition: 'pooled', the total variance over all elements, or 'averaged', the
             mean of the unbiased variances of the batches, each weighing the same: Ioffe
             and Szegedy's algorithm 2, pycls and fvcore's former default. fvcore's
             present one is pooled from mean squares, which cancel.
         sequential: each layer is measured with all before it already normalizing by
-            their precise statistics, so that nothing depends on how the data is cut.
-            Costs a pass over `batches` for each layer; they have to be re-iterable.
+            their precise statistics, so that nothing depends on how the data is cut
+            (but for layers that are one in `batch_stats`: used twice, or stacked by a
+            scan). Costs a pass over `batches` and a program for each layer; they have
+            to be re-iterable.
         share_processes: every process has batches of its own, merged at the end.
 
     Returns:
@@ -86,7 +93,8 @@ def precise_batch_stats(
         counted nothing keep what they had.
 
     Raises:
-        ValueError: if there are no batches, or `sequential` gets an iterator.
+        ValueError: if there are no batches, the model has no layer with statistics,
+            or `sequential` gets an iterator.
 
     Example:
         >>> import jax.numpy as jnp
@@ -115,15 +123,15 @@ def precise_batch_stats(
         )
     variables = variables_of(model, variables)
     stats = stats_of(variables)
+    layers = layers_with_statistics(variables)
     sample, merge = DEFINITIONS[definition]
     job = Job(as_static(model), call or as_call, sample, merge)
     if sequential:
         found, num = one_by_one(job, variables, stats, batches)
     else:
-        found, num = measure(job, variables, batches, frozenset(), None)
+        found, num = measure(job, variables, batches)
     if share_processes and jax.process_count() > 1:
         found = share(found, merge)
     counted = {path: float(np.max(new.total, initial=0)) for path, new in found.items()}
-    layers = find_layers(stats).items()
-    missing = [p for p, layer in layers if has_statistics(layer) and not counted.get(p)]
+    missing = [path for path in layers if not counted.get(path)]
     return install(stats, found), PreciseReport(num, counted, tuple(missing))

@@ -26,7 +26,8 @@ def carry_over(variables: Any, template: Any) -> Carried:
     """Returns `template` with the values of `variables` of the same names.
 
     From a model to its conversion and back: where both have the same entries that is
-    the identity, bit for bit.
+    the identity, bit for bit. A scale or bias is found in linen's other collection too,
+    where a `frozen_norm` has it as a constant.
 
     Args:
         variables: linen's, or an `nnx.State`.
@@ -45,16 +46,24 @@ def carry_over(variables: Any, template: Any) -> Carried:
     """
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     old = {path_name(path): leaf for path, leaf in leaves}
-    started = []
+    started, taken = [], set()
 
     def take(path: tuple, leaf: Array) -> Array:
         name = path_name(path)
+        name = name if name in old else _elsewhere(name)
+        taken.add(name)
         if name in old and jax.numpy.shape(old[name]) == jax.numpy.shape(leaf):
             return old[name]
-        started.append(name)
+        started.append(path_name(path))
         return leaf
 
     new = jax.tree_util.tree_map_with_path(take, template)
-    asked = jax.tree_util.tree_leaves_with_path(template)
-    dropped = [n for n in old if n not in {path_name(path) for path, _ in asked}]
+    dropped = [name for name in old if name not in taken]
     return Carried(new, tuple(started), tuple(dropped))
+
+
+def _elsewhere(name: str) -> str:
+    """Returns the same entry of linen's other collection: constants were parameters."""
+    other = {"params": "batch_stats", "batch_stats": "params"}
+    collection, _, rest = name.partition("/")
+    return f"{other.get(collection, collection)}/{rest}"

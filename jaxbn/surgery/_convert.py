@@ -13,9 +13,9 @@ from flax import linen as nn
 from flax import nnx
 
 from jaxbn.base import Array, Norm
-from jaxbn.core import batch_norm
 from jaxbn.surgery._convert_linen import Converted
 from jaxbn.surgery._convert_nnx import convert_nnx
+from jaxbn.surgery._options import refuse_subclass
 from jaxbn.surgery._where import Where, choose
 from jaxbn.tree import Call, as_model, as_static, variables_of, watch
 
@@ -41,19 +41,24 @@ def convert(model: Any, norm: Choice, *, where: Where = None) -> Any:
 
     Args:
         model: a linen or nnx module.
-        norm: the pair to use, or a function of the old layer that returns it. A pair
-            with statistics of other shapes, such as `domain_norm`, starts them anew.
+        norm: the pair to use, with options of its own, or a function of the old layer
+            that returns it, such as `like(ghost_norm, size=32)`, which takes those of
+            the layer. (Of a linen layer converted before, the function gets the pair.)
+            Statistics of other shapes, as of `domain_norm`, start anew.
         where: which layers by path: the start of one, a pattern, several, or a
             predicate; None for all. In linen a choice of none shows when it is called.
 
     Returns:
-        For linen a module to `init` and `apply` like the old one, with variables at the
-        same paths. For nnx a copy whose layers hold what the old ones did, as far as
-        the new norm has entries of that name and shape.
+        For linen a module to `init` and `apply` like the old one (its call, not other
+        methods), with variables at the same paths. For nnx a copy whose layers hold
+        what the old ones did, as far as the new norm has entries of that name and
+        shape.
 
     Raises:
-        ValueError: on a subclass of Flax's BatchNorm with a call of its own, named, for
-            which `where` has to leave it out; or if `where` chooses none.
+        ValueError: naming the layer, on a subclass of a BatchNorm with a call of its
+            own, which `where` has to leave out; on a norm with its features along other
+            axes; on layers of nnx that are stacked, as by `nnx.vmap`; on variables that
+            are not there (see `carry_over`); or if a `where` chooses none.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -68,29 +73,10 @@ def convert(model: Any, norm: Choice, *, where: Where = None) -> Any:
     """
     if isinstance(model, nn.Module):
         where = tuple(where) if isinstance(where, list) else where
-        return Converted(model, norm, where)
+        if isinstance(model, Converted):
+            return Converted(model.inner, (*model.steps, (norm, where)))
+        return Converted(model, ((norm, where),))
     return convert_nnx(model, norm, where)
-
-
-def batch_norm_like(layer: Any) -> Norm:
-    """Returns jaxbn's batch norm with the options of a layer of Flax.
-
-    Args:
-        layer: of `flax.linen.BatchNorm` or `flax.nnx.BatchNorm`, or of jaxbn's.
-
-    Returns:
-        A pair with its axis, momentum, epsilon, devices, parameters and initializers:
-        `convert(model, batch_norm_like)`. What differs from Flax's arithmetic is said
-        at `jaxbn.linen.BatchNorm`; `dtype`, if the layer has one, is kept.
-
-    Example:
-        >>> batch_norm_like(nn.BatchNorm(epsilon=1e-3)).apply.keywords['epsilon']
-        0.001
-    """
-    names = ("momentum", "epsilon", "dtype", "param_dtype", "use_bias", "use_scale")
-    names += ("bias_init", "scale_init", "axis_name", "axis_index_groups")
-    options = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
-    return batch_norm(axis=layer.axis, **options)
 
 
 class ConversionPlan(NamedTuple):
@@ -121,7 +107,7 @@ def plan_conversion(
         A `ConversionPlan`, in the order of the calls.
 
     Raises:
-        ValueError: if `where` chooses none.
+        ValueError: if `where` chooses none, or a subclass with a call of its own.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -147,6 +133,8 @@ def plan_conversion(
     others = {kind.__name__ for kind in NOT_OF_BATCHES}
     kinds = {path: type(layer).__name__ for path, layer in seen.items()}
     chosen = choose([p for p, kind in kinds.items() if kind not in others], where)
+    for path in chosen:
+        refuse_subclass(seen[path], path)
     return ConversionPlan(
         {path: kinds[path] for path in chosen},
         {path: kind for path, kind in kinds.items() if path not in chosen},

@@ -8,22 +8,24 @@ from flax import linen as nn
 from jaxbn import base
 from jaxbn.base import Array
 from jaxbn.core import feature_axes, feature_shape
-from jaxbn.surgery._where import Where, choose
-from jaxbn.tree import is_norm
+from jaxbn.linen import call_norm
+from jaxbn.surgery._options import check_axis, refuse_subclass
+from jaxbn.surgery._where import Where, choose, is_chosen
+from jaxbn.tree import find_layers, is_norm, replacing
+from jaxbn.tree._watch_linen import AGAIN, path_of
 
 
 class Converted(nn.Module):
-    """A linen module whose batch norms are another norm; made by `convert`.
+    """A linen module whose batch norms are other norms; made by `convert`.
 
     Attributes:
         inner: the model. Its variables are those of this module, at the same paths.
-        norm: the pair, or a function of the old layer that returns it.
-        where: which layers by path; None for all.
+        steps: conversions, one after the other: the pair, or a function of the old
+            layer (later, of the pair) that returns it, and which layers by path.
     """
 
     inner: nn.Module
-    norm: Any
-    where: Where = None
+    steps: tuple[tuple[Any, Where], ...]
 
     def setup(self) -> None:
         """Takes the place of the model."""
@@ -31,39 +33,36 @@ class Converted(nn.Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Returns what the model does, with other norms."""
-        seen, taken = [], []
+        seen: dict[str, None] = {}
+        mine = path_of(self)
+
+        def norm_of(layer: Any, path: str) -> base.Norm | None:
+            path = path.removeprefix(mine).removeprefix("/")
+            pair = None
+            for norm, where in self.steps:
+                if is_chosen(path, where):
+                    refuse_subclass(layer, path)
+                    pair = as_pair(norm, layer if pair is None else pair)
+            return pair
 
         def intercept(call_next: Any, args: tuple, kwargs: dict, context: Any) -> Any:
             layer = context.module
-            if context.method_name != "__call__" or not is_norm(layer, nn.BatchNorm):
+            called = context.method_name == "__call__" and layer.name != AGAIN
+            if not called or not is_norm(layer, nn.BatchNorm):
                 return call_next(*args, **kwargs)
-            path = "/".join(layer.path[len(self.path) :])
-            seen.append(path)
-            if not wanted(path, self.where):
+            path = path_of(layer)
+            seen[path.removeprefix(mine).removeprefix("/")] = None
+            pair = norm_of(layer, path)
+            if pair is None:
                 return call_next(*args, **kwargs)
-            taken.append(path)
-            refuse_subclass(layer, path, nn.BatchNorm)
-            return apply_norm(as_pair(self.norm, layer), layer, *args, **kwargs)
+            return apply_norm(pair, layer, path, *args, **kwargs)
 
-        with nn.intercept_methods(intercept):
+        with nn.intercept_methods(intercept), replacing(norm_of):
             output = self.inner(*args, **kwargs)
-        if not taken:
-            choose(dict.fromkeys(seen), self.where)  # Says what there is.
+        there = [*seen, *find_layers(self.variables.get("batch_stats", {}))]
+        for _, where in self.steps:
+            choose(dict.fromkeys(there), where)  # Says what there is.
         return output
-
-
-def wanted(path: str, where: Where) -> bool:
-    """Returns whether one path is among those chosen."""
-    if callable(where) or where is None:
-        return where is None or where(path)
-    patterns = (where,) if isinstance(where, str) else where
-    for pattern in patterns:
-        try:
-            choose([path], pattern)
-        except ValueError:
-            continue
-        return True
-    return False
 
 
 def as_pair(norm: Any, layer: Any) -> base.Norm:
@@ -71,57 +70,35 @@ def as_pair(norm: Any, layer: Any) -> base.Norm:
     return norm if isinstance(norm, base.Norm) else norm(layer)
 
 
-def refuse_subclass(layer: Any, path: str, flax_layer: type) -> None:
-    """Refuses a layer that does something else than Flax's.
-
-    Raises:
-        ValueError: naming it.
-    """
-    own = type(layer).__call__ is not flax_layer.__call__
-    if own and not hasattr(type(layer), "as_norm"):
-        raise ValueError(
-            f"the layer {path!r} is a {type(layer).__name__}, a subclass of Flax's "
-            "BatchNorm with a call of its own, which would be lost; leave it out by "
-            "where=..."
-        )
-
-
 def apply_norm(
     norm: base.Norm,
     layer: Any,
+    path: str,
     x: Array,
     use_running_average: bool | None = None,
-    *,
-    mask: Array | None = None,
     **overrides: Any,
 ) -> Array:
-    """Returns `x` normalized, with variables where those of `layer` lie."""
+    """Returns `x` normalized, with variables where those of `layer` lie.
+
+    Raises:
+        ValueError: if some of them are not there, or the features are elsewhere.
+    """
     use_running_average = nn.merge_param(
         "use_running_average", layer.use_running_average, use_running_average
     )
     x = jnp.asarray(x)
-    num_features = feature_shape(x, feature_axes(norm.axis, x.ndim))
-    starting, scope = layer.is_initializing(), layer.scope
-    update = not use_running_average and not starting
-    param_names, state_names = base.variable_names(norm, num_features)
-
-    def init(kind: int, name: str, key: Array | None = None) -> Array:
-        return norm.init(num_features, key=key)[kind][name]
-
-    state = {
-        name: scope.variable("batch_stats", name, init, 1, name) for name in state_names
-    }
-    params = {
-        name: scope.param(name, lambda key, name=name: init(0, name, key))
-        for name in param_names
-    }
-    overrides = {"update_stats": update, **overrides}
-    overrides |= base.NOTHING_SHARED if starting else {}
-    values = {name: variable.value for name, variable in state.items()}
-    y, new = norm.apply(
-        params, values, x, not use_running_average, mask=mask, **overrides
-    )
-    if overrides["update_stats"]:
-        for name, variable in state.items():
-            variable.value = new[name]
-    return y
+    check_axis(norm, layer, path, x.ndim)
+    names = base.variable_names(norm, feature_shape(x, feature_axes(norm.axis, x.ndim)))
+    missing = [
+        name
+        for kind, wanted in zip(("params", "batch_stats"), names, strict=True)
+        for name in wanted
+        if not layer.has_variable(kind, name)
+    ]
+    if missing and not layer.is_initializing():
+        raise ValueError(
+            f"the layer {path!r} has no {missing}, expected the variables of the norm "
+            "it was converted to; start them by init of the converted model, and bring "
+            "the old values by carry_over"
+        )
+    return call_norm(layer, norm, x, use_running_average, **overrides)

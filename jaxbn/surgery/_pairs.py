@@ -13,7 +13,6 @@ from flax import linen as nn
 from flax import nnx
 
 from jaxbn.base import Array, DType
-from jaxbn.core import bn_apply
 from jaxbn.surgery._reaching import reaching
 from jaxbn.tree import (
     Call,
@@ -150,7 +149,7 @@ def _judge(
             continue
         module = before.layer
         outputs = -2 if getattr(module, "transpose_kernel", False) else -1
-        epsilon = epsilon_of(call.layer) or 0.0
+        epsilon = call.epsilon or 0.0
         promoted = None if dtype == call.x.dtype else dtype
         pair = Pair(before.path, path, epsilon, outputs, module.use_bias, promoted)
         found.append(pair)
@@ -169,7 +168,7 @@ def _misplaced(
         (not call.use_running_average, "it is called in training mode"),
         (call.mask is not None, "it is called with a mask"),
         (not last, f"its features lie along axis {call.axis}, not the last"),
-        (epsilon_of(call.layer) is None, "it is no batch norm in evaluation"),
+        (call.epsilon is None, "it is no batch norm in evaluation"),
         (seen.layers.count(str(layer)) > 1, f"{layer} is used more than once"),
         (elsewhere.get(str(layer), False), f"the output of {layer} is used elsewhere"),
     )
@@ -187,13 +186,3 @@ def _misheld(
             return f"the kernel of {layer.path} is held by another layer"
         stacked |= np.shape(kernel) != layer.params["kernel"].shape
     return "it is stacked with others, as by nn.scan" if stacked else None
-
-
-def epsilon_of(layer: Any) -> float | None:
-    """Returns the epsilon of a layer that evaluates as batch norm, else None."""
-    norm = getattr(layer, "norm", None)
-    if norm is None:
-        return float(layer.epsilon)
-    options = getattr(norm.apply, "keywords", {})
-    is_plain = getattr(norm.apply, "func", None) is bn_apply
-    return float(options.get("epsilon", 1e-5)) if is_plain else None

@@ -43,6 +43,14 @@ def choose(paths: Iterable[str], where: Where) -> tuple[str, ...]:
     return tuple(path for path in paths if path in found)
 
 
+def is_chosen(path: str, where: Where) -> bool:
+    """Returns whether one path is among those that `where` means."""
+    if where is None or callable(where):
+        return where is None or bool(where(path))
+    patterns = (where,) if isinstance(where, str) else where
+    return any(_matches(path, pattern) for pattern in patterns)
+
+
 def _matches(path: str, pattern: str) -> bool:
     within = path.startswith(pattern.rstrip("/") + "/")
     return path == pattern or within or fnmatch.fnmatchcase(path, pattern)

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-from jaxbn.base import Array, Axes, PartsFn
+from jax.sharding import get_abstract_mesh
+
+from jaxbn.base import Array, Axes, Norm
+from jaxbn.core._devices import axis_names, is_bound
 
 
 class Call(NamedTuple):
@@ -12,6 +15,7 @@ class Call(NamedTuple):
     Attributes:
         path: of the layer in `batch_stats`, as `find_layers` names it.
         layer: the module: of `flax.linen`, `flax.nnx`, `jaxbn.linen` or `jaxbn.nnx`.
+        norm: the pair that is applied; None for Flax's own arithmetic.
         axis: its feature axes.
         x: [..., C] what it is called with.
         mask: the mask it is called with, or None.
@@ -20,14 +24,14 @@ class Call(NamedTuple):
         params: its own parameters, such as 'scale' and 'bias'.
         state: its own entries of `batch_stats`, such as 'mean' and 'var'.
         notes: what the handler noted at earlier calls of this layer in this run.
-        parts: of its norm, where that has several rows of statistics; see
-            `jaxbn.base.PartsFn`.
         proceed: `proceed(use_running_average=..., x=...)` calls the layer as it is
-            (defaults: as it was called) and returns its output.
+            (defaults: as it was called) and returns its output. Where its devices' axis
+            is not there, as outside of pmap, it takes the array at hand.
     """
 
     path: str
     layer: Any
+    norm: Norm | None
     axis: Axes
     x: Array
     mask: Array | None
@@ -36,8 +40,12 @@ class Call(NamedTuple):
     params: dict[str, Array]
     state: dict[str, Array]
     notes: dict[str, Array]
-    parts: PartsFn | None
     proceed: Callable[..., Array]
+
+    @property
+    def epsilon(self) -> float | None:
+        """Of a layer that evaluates as batch norm does, else None."""
+        return self.norm.epsilon if self.norm else getattr(self.layer, "epsilon", None)
 
 
 Handler: TypeAlias = Callable[[Call], tuple[Array, dict[str, Array]]]
@@ -71,3 +79,24 @@ def own_notes(layer: dict[str, Any]) -> dict[str, Any]:
 def is_norm(layer: Any, flax_layer: type) -> bool:
     """Returns whether a module is a norm layer: Flax's, or one with `as_norm`."""
     return isinstance(layer, flax_layer) or hasattr(type(layer), "as_norm")
+
+
+def library_class(kind: type) -> type:
+    """Returns the class, of `kind` and those it extends, whose call is a library's."""
+    libraries = ("flax", "jaxbn")
+    return next(
+        (
+            base
+            for base in kind.__mro__
+            if "__call__" in vars(base) and base.__module__.split(".")[0] in libraries
+        ),
+        kind,
+    )
+
+
+def lacks_axis(layer: Any, norm: Norm | None) -> bool:
+    """Returns whether the axis of devices that a layer pools over is not there."""
+    keywords = getattr(norm.apply, "keywords", {}) if norm else {}
+    names = axis_names(keywords.get("axis_name", getattr(layer, "axis_name", None)))
+    there = get_abstract_mesh().axis_names
+    return any(not is_bound(name) and name not in there for name in names)

@@ -9,6 +9,7 @@ from flax import linen as nn
 from flax import nnx
 
 from jaxbn.tree._call import Handler
+from jaxbn.tree._variables import find_layers, has_statistics
 from jaxbn.tree._watch import watch
 
 
@@ -24,6 +25,38 @@ def stats_of(variables: Any) -> Any:
     if isinstance(variables, nnx.State):
         return nnx.filter_state(variables, nnx.BatchStat)
     return variables.get("batch_stats", {})
+
+
+def layers_with_statistics(variables: Any) -> dict[str, dict[str, Any]]:
+    """Returns the entries of the layers that hold a mean and a variance, by path.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    layers = find_layers(stats_of(variables))
+    known = {path: held for path, held in layers.items() if has_statistics(held)}
+    if not known:
+        raise ValueError(
+            "the model has no layer with 'mean' and 'var' among its statistics, "
+            "expected at least one; pass its variables, batch_stats included"
+        )
+    return known
+
+
+def at_batch(variables: Any, num: int) -> Any:
+    """Returns variables whose random keys, which nnx models hold, are of a batch."""
+    if not isinstance(variables, nnx.State):
+        return variables
+
+    def fold(leaf: Any) -> Any:
+        if getattr(leaf, "type", type(leaf)) is not nnx.RngKey:
+            return leaf
+        return leaf.replace(jax.random.fold_in(leaf[...], num))
+
+    def is_variable(leaf: Any) -> bool:
+        return hasattr(leaf, "replace")
+
+    return jax.tree.map(fold, variables, is_leaf=is_variable)
 
 
 def params_of(variables: Any) -> Any:

@@ -1,13 +1,23 @@
 """Watching an nnx model: a copy of it, whose norm layers are told to call back."""
 
+import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxbn.base import Array
-from jaxbn.tree._call import NOTE, Call, Handler, Watcher, is_norm, own_notes
+from jaxbn.base import NOTHING_SHARED, Array
+from jaxbn.tree._call import (
+    NOTE,
+    Call,
+    Handler,
+    Watcher,
+    is_norm,
+    lacks_axis,
+    library_class,
+    own_notes,
+)
 
 
 def run_nnx(
@@ -27,7 +37,12 @@ def run_nnx(
 
 
 def watched(kind: type, path: str, handler: Handler) -> type:
-    """Returns the class `kind` with calls that go to the handler."""
+    """Returns the class `kind` with calls that go to the handler.
+
+    Those of a subclass of a library's layer, which may do more, go there where they
+    call the layer they extend: its class comes behind them in the order of resolution.
+    """
+    theirs = library_class(kind)
 
     def __call__(
         self: Any,
@@ -40,27 +55,41 @@ def watched(kind: type, path: str, handler: Handler) -> type:
         norm, given = is_norm(self, nnx.BatchNorm), use_running_average
         if norm and given is None:
             given = self.use_running_average
+        pair = self.as_norm() if hasattr(self, "as_norm") else None
+        held, params = values_of(self, nnx.BatchStat), values_of(self, nnx.Param)
+        state = {k: v for k, v in held.items() if not k.startswith(NOTE)}
+        again = itertools.count()
 
         def proceed(use_running_average: bool = bool(given), x: Array = x) -> Array:
             if not norm:
-                return kind.__call__(self, x)
-            return kind.__call__(self, x, use_running_average, mask=mask, **overrides)
+                return theirs.__call__(self, x)
+            alone = lacks_axis(self, pair)
+            options = {**overrides, **(NOTHING_SHARED if alone and pair else {})}
+            options["mask"] = mask
+            if next(again) and pair is not None:
+                train = not use_running_average
+                return pair.apply(params, state, x, train, **options)[0]
+            before = getattr(self, "axis_name", None)
+            if alone and pair is None:
+                self.axis_name = None
+            y = theirs.__call__(self, x, use_running_average, **options)
+            if alone and pair is None:
+                self.axis_name = before
+            return y
 
-        held = values_of(self, nnx.BatchStat)
-        pair = self.as_norm() if hasattr(self, "as_norm") else None
         last = self.axis if isinstance(self, nnx.BatchNorm) else -1
         call = Call(
             path,
             self,
+            pair,
             pair.axis if pair else last,
             x,
             mask,
             bool(given),
             overrides,
-            values_of(self, nnx.Param),
-            {k: v for k, v in held.items() if not k.startswith(NOTE)},
+            params,
+            state,
             own_notes(held),
-            pair.parts if pair else None,
             proceed,
         )
         y, notes = handler(call)
@@ -68,7 +97,9 @@ def watched(kind: type, path: str, handler: Handler) -> type:
             setattr(self, NOTE + name, nnx.BatchStat(jnp.asarray(value)))
         return y
 
-    return type(kind.__name__, (kind,), {"__call__": __call__})
+    body = {"__call__": __call__, "__module__": theirs.__module__}
+    hook = type(theirs.__name__, (theirs,), body)
+    return hook if kind is theirs else type(kind.__name__, (kind, hook), {})
 
 
 def values_of(layer: Any, kind: type) -> dict[str, Array]:

@@ -109,7 +109,7 @@ def adaptive_norm(
         }
         return norm.apply(params, state, x, train, mask=mask, **overrides)
 
-    return Norm(norm.init, apply, norm.axis, norm.parts)
+    return norm._replace(apply=apply, epsilon=epsilon if nothing else None)
 
 
 def positions(x: Array, axis: Axes) -> int:

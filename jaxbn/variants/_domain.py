@@ -119,7 +119,8 @@ def domain_norm(
         still = not overrides.get("update_stats", train)
         return y, state if still else moved
 
-    return Norm(init, apply, norm.axis, parts_by_domain(norm, num_domains))
+    parts = parts_by_domain(norm, num_domains)
+    return norm._replace(init=init, apply=apply, parts=parts)
 
 
 def parts_by_domain(norm: Norm, num_domains: int) -> PartsFn:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 
 from jaxbn.base import Array, Axes, DType, Norm, Params, State
@@ -84,11 +85,12 @@ def frozen_norm(
     ) -> tuple[Array, State]:
         x = as_inexact(x)
         features = feature_axes(axis, x.ndim)
-        affine = {k: state[k] for k in ("scale", "bias") if k in state}
+        held = lax.stop_gradient(state)
+        affine = {k: held[k] for k in ("scale", "bias") if k in state}
         affine = affine if constant_affine else params
         check_params(affine, feature_shape(x, features), x)
         check_state(state, feature_shape(x, features), counts=False)
-        mean, var = state["mean"], state["var"]
+        mean, var = held["mean"], held["var"]
         scale, bias = affine.get("scale"), affine.get("bias")
         if not fold:
             fixed = {"epsilon": epsilon, "axis": axis, "mask": mask, "dtype": dtype}
@@ -99,7 +101,8 @@ def frozen_norm(
         y = wide * expand(gain, features, x.ndim) + expand(offset, features, x.ndim)
         return conceal(y.astype(np.dtype(dtype or x.dtype)), weights), state
 
-    return Norm(init, apply, axis if isinstance(axis, int) else tuple(axis))
+    axes = axis if isinstance(axis, int) else tuple(axis)
+    return Norm(init, apply, axes, epsilon=epsilon, moves=False)
 
 
 def fold_affine(

@@ -102,7 +102,7 @@ def ghost_norm(
         y, state = norm.apply(params, state, filled, train, mask=weights, **overrides)
         return take_out(y, along, sizes), state
 
-    return Norm(norm.init, apply, norm.axis, norm.parts)
+    return norm._replace(apply=apply)
 
 
 def group_sizes(examples: int, size: int | None, num_groups: int | None) -> list[int]:

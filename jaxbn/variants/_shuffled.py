@@ -31,8 +31,9 @@ def shuffled(norm: Norm, *, axis_name: AxisName | None = None, seed: int = 0) ->
 
     Returns:
         A `Norm`. Its state has one more entry: 'shuffles' [] int32, the steps taken; it
-        must be the same on all devices. A mask travels with its examples; one that has
-        no axis of examples, such as [C], has to be the same on all devices.
+        must be the same on all devices. A mask and the `domain` of a `domain_norm`
+        travel with their examples; a mask that has no axis of examples, such as [C],
+        has to be the same on all devices.
 
     Raises:
         ValueError: in `init`, if `norm` is shuffled already; in `apply`, if it has its
@@ -82,13 +83,29 @@ def shuffled(norm: Norm, *, axis_name: AxisName | None = None, seed: int = 0) ->
             "axis_name": overrides.get("axis_name", axis_name),
         }
         mask, moves = _by_example(mask, x, features)
-        x, moved = shuffle((x, mask if moves else None), **how)
+        domain = _domains(norm, x, train, overrides)
+        x, moved, domain = shuffle((x, mask if moves else None, domain), **how)
         mask = moved if moves else mask
+        overrides |= {} if domain is None else {"domain": domain}
         y, new = norm.apply(params, inner, x, train, mask=mask, **overrides)
         y = unshuffle(y, **how)
         return y, {**new, "shuffles": state["shuffles"] + 1} if updates else state
 
-    return Norm(init, apply, norm.axis)
+    return norm._replace(init=init, apply=apply)
+
+
+def _domains(
+    norm: Norm, x: Array, train: bool, overrides: dict[str, Any]
+) -> Array | None:
+    """Returns the domain of each example, [N], which goes with it; None if all share.
+
+    Where the norm has parts but is told of none, it goes by places; those of before.
+    """
+    given = overrides.get("domain")
+    if given is None and norm.parts is not None and train:
+        parts = norm.parts(x, train, **overrides)
+        given = jnp.argmax(parts.astype(jnp.float32), 0).ravel()
+    return None if given is None or jnp.ndim(given) == 0 else jnp.asarray(given)
 
 
 def _either(given: Any, default: bool) -> bool:

@@ -77,7 +77,7 @@ def split_norm(
     ) -> Array:
         return by_domain(x, train, domain=place(x, train, domain), **overrides)
 
-    return Norm(pair.init, apply, norm.axis, parts)
+    return pair._replace(apply=apply, parts=parts)
 
 
 def _places(x: Array, norm: Norm, num_splits: int) -> Array:

@@ -12,7 +12,7 @@ from flax import nnx
 import jaxbn.linen
 import jaxbn.nnx
 from jaxbn import batch_norm
-from jaxbn.tree import run_jitted, watch
+from jaxbn.tree import find_layers, run_jitted, watch
 
 X = jnp.asarray(np.random.default_rng(0).normal(2, 3, (8, 5)), jnp.float32)
 KEY = jax.random.key(0)
@@ -177,3 +177,100 @@ def test_programs_are_kept_for_models_of_every_kind():
         assert len(traces) == layers
         sums = [float(sum(layer["sum"] for layer in f.values())) for f in found]
         assert sums[0] != sums[1]
+
+
+class Louder(nn.BatchNorm):
+    """A subclass of Flax's layer whose call does more, and takes other arguments."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        return super().__call__(10 * x, not train)
+
+
+class OurLouder(jaxbn.linen.BatchNorm):
+    @nn.compact
+    def __call__(self, x, train):
+        return super().__call__(10 * x, not train)
+
+
+class NnxLouder(nnx.BatchNorm):
+    def __call__(self, x):
+        return super().__call__(10 * x)
+
+
+class OurNnxLouder(jaxbn.nnx.BatchNorm):
+    def __call__(self, x):
+        return super().__call__(10 * x)
+
+
+@pytest.mark.parametrize("kind", [Louder, OurLouder, NnxLouder, OurNnxLouder])
+def test_a_subclass_is_watched_where_it_calls_the_layer_it_extends(kind):
+    def note(call):
+        return 2 * call.proceed(), {"sum": call.x.sum(), "trains": call.overrides == {}}
+
+    if issubclass(kind, nn.Module):
+        model, args = kind(), (X, True)
+        variables = model.init(KEY, *args)
+        expected = model.apply(variables, *args, mutable=["batch_stats"])[0]
+    else:
+        model, args, variables = kind(X.shape[-1], rngs=nnx.Rngs(0)), (X,), None
+        expected = nnx.clone(model)(X)
+    y, notes = watch(model, note)(variables, *args)
+    np.testing.assert_allclose(notes[""]["sum"], 10 * X.sum(), rtol=1e-5)
+    np.testing.assert_allclose(y, 2 * expected, rtol=1e-6)
+
+
+def test_the_path_is_where_the_variables_lie():
+    class Wrapper(nn.Module):
+        body: nn.Module
+
+        def setup(self):
+            nn.share_scope(self, self.body)
+
+        def __call__(self, x):
+            return self.body(x)
+
+    norm = nn.BatchNorm(use_running_average=True)
+    model = Wrapper(nn.Sequential([nn.Dense(3), norm]))
+    variables = model.init(KEY, X)
+    _, notes = watch(model, counting)(variables, X)
+    assert set(notes) == set(find_layers(variables["batch_stats"])) == {"layers_1"}
+    paths = []
+    watch(model, lambda call: (call.proceed(), paths.append(call.path) or {}))(
+        variables, X
+    )
+    assert paths == ["layers_1"]
+
+
+def test_the_model_that_is_watched_is_the_one_that_trains():
+    """Collections that training does not change are not open to it here either."""
+
+    class Cached(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = x + 100 * self.is_mutable_collection("cache")
+            return nn.BatchNorm(use_running_average=False)(x)
+
+    model = Cached()
+    variables = model.init(KEY, X)
+    run = watch(model, lambda call: (call.proceed(), {"mean": call.x.mean()}))
+    _, notes = run(variables, X)
+    np.testing.assert_allclose(notes["BatchNorm_0"]["mean"], X.mean(), rtol=1e-5)
+    _, notes = run(variables, X, mutable=["cache"])
+    np.testing.assert_allclose(notes["BatchNorm_0"]["mean"], X.mean() + 100, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm, jaxbn.linen.BatchNorm])
+def test_without_its_axis_a_layer_takes_the_array_at_hand(layer):
+    model = layer(use_running_average=False, axis_name="devices")
+    alone = layer(use_running_average=False)
+    variables = alone.init(KEY, X)
+    expected = alone.apply(variables, X, mutable=["batch_stats"])[0]
+    for _ in range(2):
+        y, _ = watch(model, counting)(variables, X)
+        np.testing.assert_array_equal(y, expected)
+    kind = nnx.BatchNorm if layer is nn.BatchNorm else jaxbn.nnx.BatchNorm
+    of_nnx = kind(X.shape[-1], axis_name="devices", rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(
+        watch(of_nnx, counting)(None, X)[0], expected, 1e-5, 1e-5
+    )
