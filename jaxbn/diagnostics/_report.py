@@ -9,11 +9,12 @@ from jaxbn.diagnostics._leakage import Leakage
 from jaxbn.diagnostics._verdicts import find_dead, find_stale, typical
 
 
-def drift_table(drifts: tuple[Drift, ...]) -> str:
+def drift_table(drifts: tuple[Drift, ...], *, momentum: float | None = None) -> str:
     """Returns a table of drifts, a line a layer, the farthest first.
 
     Args:
         drifts: what `measure_drift` found.
+        momentum: of the running averages, for `find_stale` to allow for chance.
 
     Returns:
         Text: for each layer how many channels, the median and largest shift of the mean
@@ -25,7 +26,7 @@ def drift_table(drifts: tuple[Drift, ...]) -> str:
         >>> print(drift_table(()))
         layer  channels  shift  largest  log ratio  dead  verdict
     """
-    stale, dead = find_stale(drifts), find_dead(drifts)
+    stale, dead = find_stale(drifts, momentum=momentum), find_dead(drifts)
     precise = any(drift.precise for drift in drifts)
     head = ["layer", "channels", "shift", "largest", "log ratio"]
     head += ["precise shift", "precise log ratio"] if precise else []

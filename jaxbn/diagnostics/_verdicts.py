@@ -26,7 +26,8 @@ def find_stale(
             layer is stale.
         log_ratio: likewise of `|log_ratio|`; 0.7 is a factor of two.
         momentum: of the running average, if what chance explains of a batch is to be
-            allowed for: limits are then at least three times `sampling_shift`.
+            allowed for: limits are then at least three times `sampling_shift`. None
+            allows for nothing.
 
     Returns:
         Paths, the farthest first: layers beyond a limit, those whose distance is not
@@ -76,10 +77,18 @@ def sampling_shift(num_elements: float, momentum: float) -> float:
         One standard deviation of the shift. That of the log ratio is, for normal data,
         about the root of two times it.
 
+    Raises:
+        ValueError: unless momentum lies between 0 and 1.
+
     Example:
         >>> round(sampling_shift(100, 0.9), 3)
         0.103
     """
+    if not 0 <= momentum <= 1:
+        raise ValueError(
+            f"momentum is {momentum}, expected 0 <= momentum <= 1, the weight of the "
+            "old value; PyTorch's is one minus that"
+        )
     window = (1 + momentum) / max(1 - momentum, 1e-12)
     return float(np.sqrt((1 + 1 / window) / max(num_elements, 1)))
 

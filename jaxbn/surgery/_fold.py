@@ -45,7 +45,7 @@ def fold(
     model: Any,
     variables: Any,
     *args: Any,
-    tolerance: float = 1e-5,
+    tolerance: float | None = None,
     dry_run: bool = False,
     **kwargs: Any,
 ) -> Folded:
@@ -61,7 +61,8 @@ def fold(
         variables: of it; None for what an nnx model holds.
         *args: of a call in evaluation, such as `x, False`. On these inputs the
             outputs before and after are compared.
-        tolerance: by how much they may differ, relative to the largest output.
+        tolerance: by how much they may differ, relative to the largest output; by
+            default 1e-5, and 0.02 if a kernel or an output is of half precision.
         dry_run: only say what would be folded: `variables` and `apply` are those that
             came, `error` is 0.
         **kwargs: of the call.
@@ -95,6 +96,10 @@ def fold(
     if dry_run:
         return Folded(plain.apply, variables, found, refused, 0.0, (before, before))
     expected = jax.tree.leaves(plain.apply(variables, *args, **kwargs))
+    if tolerance is None:
+        leaves = [*expected, *jax.tree.leaves(params_of(variables))]
+        half = any(jnp.result_type(leaf).itemsize == 2 for leaf in leaves)
+        tolerance = 0.02 if half else 1e-5
 
     def attempt(pairs: tuple[Pair, ...]) -> Folded:
         changed = assemble(model, _Without({pair.norm: pair for pair in pairs}))
@@ -115,8 +120,8 @@ def fold(
     if not folded.error <= tolerance:
         raise ValueError(
             f"the outputs of the folded model differ by {folded.error:.2g} of the "
-            f"largest, expected at most {tolerance}; call it in evaluation as it will "
-            "be used, or fold from statistics of less spread"
+            f"largest, expected at most {tolerance}; pass a larger tolerance= if "
+            "dtypes or means far from 0 explain it"
         )
     return folded
 

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 from jax import tree_util
 
 from jaxbn.base import Array
-from jaxbn.surgery._where import Where, choose
+from jaxbn.surgery._where import Where, choose, is_chosen
 from jaxbn.tree import (
     Call,
     find_layers,
+    has_statistics,
     params_of,
     path_name,
     stats_of,
@@ -83,8 +84,10 @@ def freeze_labels(params: Any, layers: tuple[str, ...]) -> Any:
     Returns:
         A tree like `params`, of strings.
 
+    Norms without scale and bias have nothing to be frozen here.
+
     Raises:
-        ValueError: if one of the paths holds no parameters.
+        ValueError: if none of the paths holds parameters.
 
     Example:
         >>> import jax.numpy as jnp
@@ -93,11 +96,10 @@ def freeze_labels(params: Any, layers: tuple[str, ...]) -> Any:
         {'bn': {'scale': 'frozen'}, 'dense': {'kernel': 'trained'}}
     """
     known = set(find_layers(params))
-    missing = sorted(set(layers) - known)
-    if missing:
+    if layers and not known & set(layers):
         raise ValueError(
-            f"layers has {missing}, which hold no parameters, expected some of "
-            f"{sorted(known)}; leave out norms without scale and bias"
+            f"layers is {tuple(layers)}, of which none holds parameters, expected some "
+            f"of {sorted(known)}; pass those of plan_freezing"
         )
 
     def label(path: tuple, _: Any) -> str:
@@ -107,7 +109,7 @@ def freeze_labels(params: Any, layers: tuple[str, ...]) -> Any:
     return tree_util.tree_map_with_path(label, params)
 
 
-def freeze(model: Any, layers: tuple[str, ...]) -> Callable[..., tuple[Any, Any]]:
+def freeze(model: Any, layers: Where = None) -> Callable[..., tuple[Any, Any]]:
     """Returns `run(variables, *args, **kwargs) -> (output, batch_stats)`.
 
     The model as it is called, but the norms named normalize by their running statistics
@@ -118,11 +120,16 @@ def freeze(model: Any, layers: tuple[str, ...]) -> Callable[..., tuple[Any, Any]
 
     Args:
         model: a linen or nnx module.
-        layers: paths of the norms, from `plan_freezing`.
+        layers: paths of the norms, from `plan_freezing`, or what else its `where` may
+            be; None for all.
 
     Returns:
         `run`; its second result takes the place of the model's statistics, linen's
-        `batch_stats` or an `nnx.State` for `nnx.update`.
+        `batch_stats` or an `nnx.State` for `nnx.update`. A norm whose evaluation looks
+        at the batch, as that of `adaptive_norm` does, still does.
+
+    Raises:
+        ValueError: in `run`, if `layers` chooses none of the model's.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -134,15 +141,21 @@ def freeze(model: Any, layers: tuple[str, ...]) -> Callable[..., tuple[Any, Any]
         >>> y.round(2).ravel(), stats['mean']
         (Array([1., 5.], dtype=float32), Array([0.], dtype=float32))
     """
-    still = frozenset(layers)
 
     def handler(call: Call) -> tuple[Array, dict]:
-        if call.path in still:
-            return call.proceed(use_running_average=True), {}
-        return call.proceed(), {}
+        if not is_chosen(call.path, layers):
+            return call.proceed(), {}
+        call.overrides.pop("update_stats", None)
+        return call.proceed(use_running_average=True), {}
 
-    return watch(model, handler, updating=True)
+    frozen = watch(model, handler, updating=True)
+
+    def run(variables: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        choose(_norms(find_layers(stats_of(variables_of(model, variables)))), layers)
+        return frozen(variables, *args, **kwargs)
+
+    return run
 
 
 def _norms(stats: dict[str, dict[str, Any]]) -> list[str]:
-    return [path for path, layer in stats.items() if {"mean", "var"} <= set(layer)]
+    return [path for path, layer in stats.items() if has_statistics(layer)]

@@ -81,7 +81,8 @@ def from_equinox(
         mode 'batch' (`debias=True` goes on from there).
 
     Raises:
-        ValueError: if `count` is 0: nothing was averaged yet.
+        ValueError: if `count` is 0, nothing was averaged yet, or `momentum` is 1, which
+            averages nothing.
 
     Example:
         >>> from_equinox([0.02], [0.99 + 0.01 * 4], count=1)[1]['var'].round(3)
@@ -96,6 +97,11 @@ def from_equinox(
                 "starts by bn_init"
             )
         left = momentum**count
+        if left == 1:
+            raise ValueError(
+                f"momentum is {momentum}, expected less than 1: nothing was averaged; "
+                "pass the layer's own"
+            )
         mean = mean / (1 - left)
         var = (var - (0.0 if as_evaluated else left)) / (1 - left)
         state["count"] = jnp.full(var.shape, count, jnp.float32)
@@ -109,23 +115,28 @@ def from_keras(
     *,
     scale: bool = True,
     center: bool = True,
+    num_elements: float | None = None,
 ) -> tuple[Params, State]:
     """Returns the weights of a Keras batch norm as `(params, state)`.
 
-    Keras's momentum is the weight of the old value, as here (0.99), its variance the
-    biased one, its epsilon 1e-3: pass that on to `bn_apply`.
+    Keras's momentum is the weight of the old value, as here (0.99), its epsilon 1e-3:
+    pass that on to `bn_apply`. Its variance is biased, except in tf.keras's fused layer
+    (the default there for images), which absorbs n / (n - 1) of it.
 
     Args:
         weights: gamma, beta, moving_mean and moving_variance by name, or in the order
             of `layer.get_weights()`.
         scale: whether the layer has a gamma; for a list.
         center: whether it has a beta; for a list.
+        num_elements: n of that fused layer, how many elements a channel had in each
+            batch: the variance is made biased, times (n - 1) / n. None leaves it.
 
     Returns:
         {'scale', 'bias'} as far as there are, and {'mean', 'var'}.
 
     Raises:
-        ValueError: if a list has another length, or statistics are missing.
+        ValueError: if a list has another length, statistics are missing, or are of
+            different shapes.
 
     Example:
         >>> from_keras([[2.0], [1.0], [3.0], [4.0]])[1]['var']
@@ -147,7 +158,15 @@ def from_keras(
         )
     names = {"gamma": "scale", "beta": "bias"}
     params = {new: _channels(weights[k]) for k, new in names.items() if k in weights}
-    stats = {"mean": weights["moving_mean"], "var": weights["moving_variance"]}
+    mean, var = (np.asarray(weights[k]) for k in ("moving_mean", "moving_variance"))
+    if mean.size != var.size:
+        raise ValueError(
+            f"moving_mean has shape {mean.shape} and moving_variance {var.shape}, "
+            "expected the same; pass the weights of one BatchNormalization"
+        )
+    if num_elements is not None and num_elements > 1:
+        var = var.astype(np.float64) * (num_elements - 1) / num_elements
+    stats = {"mean": mean, "var": var}
     return params, {key: _channels(value) for key, value in stats.items()}
 
 

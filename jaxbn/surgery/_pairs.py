@@ -169,6 +169,10 @@ def _misplaced(
         (call.mask is not None, "it is called with a mask"),
         (not last, f"its features lie along axis {call.axis}, not the last"),
         (call.epsilon is None, "it is no batch norm in evaluation"),
+        (
+            sum(layer == other for _, other, _ in seen.norms.values()) > 1,
+            f"several norms take the output of {layer}",
+        ),
         (seen.layers.count(str(layer)) > 1, f"{layer} is used more than once"),
         (elsewhere.get(str(layer), False), f"the output of {layer} is used elsewhere"),
     )

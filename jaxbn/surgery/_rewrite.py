@@ -80,14 +80,23 @@ def _pruned(tree: Any) -> Any:
 def _apply_nnx(model: Any, handler: Handler | None) -> Callable[..., Any]:
     """Returns what runs the model with other variables.
 
-    The graph wants all it had; those that are gone are filled in, and not read.
+    The graph wants all it had; those that are gone are filled in, and not read. What it
+    did not have, such as the bias that is left of a norm without one, is put there.
     """
     graph, whole = as_static(model), nnx.state(model)
 
     def apply(variables: Any, *args: Any, **kwargs: Any) -> Any:
-        filled = nnx.merge_state(whole, variables)
+        known = {path for path, _ in nnx.to_flat_state(whole)}
+        leaves = dict(nnx.to_flat_state(variables))
+        held = {path: leaf for path, leaf in leaves.items() if path in known}
+        filled = nnx.merge_state(whole, nnx.from_flat_state(held))
         copy = nnx.merge(graph, filled)
-        return watch(copy, handler or _as_it_is)(filled, *args, **kwargs)[0]
+        for path in leaves.keys() - known:
+            node = copy
+            for step in path[:-1]:
+                node = getattr(node, step) if isinstance(step, str) else node[step]
+            setattr(node, str(path[-1]), nnx.Param(leaves[path][...]))
+        return watch(copy, handler or _as_it_is)(None, *args, **kwargs)[0]
 
     return apply
 
@@ -96,8 +105,14 @@ def _replace_nnx(
     variables: Any, params: Mapping[str, Mapping[str, Any]], gone: Collection[str]
 ) -> Any:
     """Returns an nnx state with other parameters."""
-    flat = {}
-    for path, leaf in nnx.to_flat_state(variables):
+    leaves = list(nnx.to_flat_state(variables))
+    places = {"/".join(map(str, path[:-1])): path[:-1] for path, _ in leaves}
+    flat: dict[Any, Any] = {
+        (*places[layer], name): nnx.Param(value)
+        for layer, values in params.items()
+        for name, value in values.items()
+    }
+    for path, leaf in leaves:
         *parents, name = map(str, path)
         layer = "/".join(parents)
         is_param = isinstance(leaf, nnx.Param)

@@ -21,7 +21,11 @@ Arrays = Mapping[str, Any]
 
 
 def from_torch(
-    state_dict: Arrays, *, cumulative: bool = False, num_elements: float | None = None
+    state_dict: Arrays,
+    *,
+    cumulative: bool = False,
+    num_elements: float | Mapping[str, float] | None = None,
+    prefix: str = "",
 ) -> dict[str, Any]:
     """Returns the batch norms of a state dict as `{'params': ..., 'batch_stats': ...}`.
 
@@ -34,13 +38,18 @@ def from_torch(
         cumulative: whether the modules average all batches (torch's momentum=None);
             'count' then is their num_batches_tracked.
         num_elements: n, how many elements a channel had in each batch; the variance
-            is then made biased, times (n - 1) / n. It cannot be known from the dict.
+            is then made biased, times (n - 1) / n. It cannot be known from the dict. A
+            mapping by module, such as {'layer1.0.bn1': 32 * 56 * 56}, where it differs,
+            as it does with the size of the images; others stay as they are.
+        prefix: of the names, taken off: 'module.' of DistributedDataParallel. Names
+            without it are left out.
 
     Returns:
         A tree of float32 arrays; scale and bias only where there are weight and bias.
 
     Raises:
-        ValueError: if there is no batch norm, or one has no running_var.
+        ValueError: if there is no batch norm, one has no running_var of the shape of
+            its running_mean, or, `cumulative`, no num_batches_tracked.
 
     Example:
         >>> found = from_torch({'bn.weight': [2.0], 'bn.bias': [1.0],
@@ -48,7 +57,12 @@ def from_torch(
         >>> found['batch_stats']['bn']['var'], found['params']['bn']['scale']
         (Array([4.], dtype=float32), Array([2.], dtype=float32))
     """
-    suffix = "running_mean"
+    start, suffix = prefix, "running_mean"
+    state_dict = {
+        name.removeprefix(start): value
+        for name, value in state_dict.items()
+        if name.startswith(start)
+    }
     names = [n for n in state_dict if n == suffix or n.endswith("." + suffix)]
     if not names:
         raise ValueError(
@@ -63,17 +77,26 @@ def from_torch(
             for entry in ("weight", "bias", suffix, "running_var")
             if prefix + entry in state_dict
         }
-        if "running_var" not in found:
+        tracked = state_dict.get(prefix + "num_batches_tracked")
+        shapes = [v.shape for k, v in found.items() if k.startswith("running")]
+        if len(shapes) < 2 or shapes[0] != shapes[1]:
             raise ValueError(
-                f"{prefix + suffix!r} has no {prefix + 'running_var'!r} beside it, "
-                "expected both; pass the state dict as torch made it"
+                f"{prefix + suffix!r} has no {prefix + 'running_var'!r} of its shape "
+                f"beside it, shapes are {shapes}, expected both; pass the state dict "
+                "as torch made it"
             )
         var = found["running_var"].astype(np.float64)
-        if num_elements is not None and num_elements > 1:
-            var = var * (num_elements - 1) / num_elements
+        n = num_elements
+        n = n.get(prefix.rstrip(".")) if isinstance(n, Mapping) else n
+        if n is not None and n > 1:
+            var = var * (n - 1) / n
         stats = {"mean": found[suffix], "var": var}
         if cumulative:
-            tracked = state_dict[prefix + "num_batches_tracked"]
+            if tracked is None:
+                raise ValueError(
+                    f"{prefix + suffix!r} has no num_batches_tracked beside it, "
+                    "expected the count of a cumulative average; say cumulative=False"
+                )
             stats["count"] = np.full(var.shape, np.asarray(tracked))
         affine = {"weight": "scale", "bias": "bias"}
         params = {affine[k]: v for k, v in found.items() if k in affine}
@@ -90,8 +113,8 @@ def to_torch(
     """Returns the batch norms of Flax's trees as entries of a torch state dict.
 
     Args:
-        params: a tree with 'scale' and 'bias' where the layers have them; other layers
-            are left out.
+        params: a tree with 'scale' and 'bias' where the layers have them, at the paths
+            of their statistics; other layers are left out.
         batch_stats: a tree with 'mean' and 'var'. Their paths become names with dots.
         num_batches_tracked: for layers without a 'count'; torch uses it only where it
             averages cumulatively.

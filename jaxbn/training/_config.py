@@ -5,7 +5,7 @@ import difflib
 from typing import Any, Literal
 
 from jaxbn.models import model_names
-from jaxbn.training._norms import norm_names, parse_options
+from jaxbn.training._norms import check_options, norm_names, parse_options
 
 FREE_TO_CHANGE = frozenset(
     {
@@ -94,7 +94,7 @@ class TrainConfig:
     precise_num_samples: int = 10_000
     """Training examples that the precise statistics are measured on."""
     checkpoint_every: int = 1
-    """Epochs between checkpoints; the last epoch always has one."""
+    """Epochs between checkpoints; the last epoch, and one that is best, has one too."""
     keep: int = 2
     """How many of the newest checkpoints are kept, besides the best."""
     resume: bool = False
@@ -133,9 +133,17 @@ def check_config(config: TrainConfig) -> None:
     for name in config.norms:
         _check_name("norm", name, norm_names())
     try:
-        parse_options(config.norm_options)
-    except ValueError as error:
+        options = parse_options(config.norm_options)
+        for name in config.norms:
+            check_options(name, options.get(name, {}))
+    except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from None
+    unused = sorted(set(options) - set(config.norms))
+    if unused:
+        raise ConfigError(
+            f"norm_options has options of {unused}, expected some of norm, "
+            f"{config.norm!r}; add them there"
+        )
     if len(set(config.norms)) != len(config.norms):
         raise ConfigError(f"norm is {config.norm!r}, expected distinct names")
     for field in dataclasses.fields(config):

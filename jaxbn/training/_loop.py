@@ -115,7 +115,8 @@ class Run:
                 self.evaluate()
             fresh = {name: no_metrics() for name in self.arms}
             self.metrics = put(self.parallel, fresh)
-            if last or self.epoch % config.checkpoint_every == 0:
+            best = self.report.best.get("step") == self.done
+            if last or best or self.epoch % config.checkpoint_every == 0:
                 self.save()
         return report.conclude(self.done, time.perf_counter() - began)
 
@@ -201,7 +202,8 @@ class Run:
             if config.diagnose:
                 folder = self.workdir if self.processes.leads else None
                 probed = arm, parallel, state, self.dataset, folder, self.epoch
-                self.report.say(f"{name}: {diagnose(*probed) or 'no statistics'}")
+                found = diagnose(*probed, config.bn_momentum)
+                self.report.say(f"{name}: {found or 'no statistics'}")
         self.report.write()
         memory = memory_in_use(parallel)
         timing = {"step": self.done, "images_per_second": self.speed, "memory": memory}

@@ -49,6 +49,16 @@ _NORMS: dict[str, tuple[Callable[..., Norm], tuple[str, ...]]] = {
 """Factories, and which of the options of a run they take."""
 
 
+_FLAGS = {
+    "momentum": "--bn_momentum",
+    "epsilon": "--bn_epsilon",
+    "normalization_batch_size": "--normalization_batch_size",
+    "axis_name": "--num_devices",
+    "num_domains": "--dataset=a+b",
+}
+"""Options that are those of a run, and the flags that set them."""
+
+
 def norm_names() -> tuple[str, ...]:
     """Returns the names that `create_norm` knows."""
     return (*_NORMS, "none")
@@ -119,3 +129,21 @@ def create_norm(
         "num_domains": num_domains,
     }
     return factory(**{key: given[key] for key in takes} | options)
+
+
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Refuses options that the norm called `name` does not have, or that are a run's.
+
+    Raises:
+        ValueError: saying which.
+    """
+    fixed = sorted(set(options) & set(_FLAGS))
+    if fixed:
+        raise ValueError(
+            f"norm_options sets {fixed} of {name}, expected what is the norm's own; "
+            f"say {' '.join(_FLAGS[option] for option in fixed)} for all norms"
+        )
+    shared: dict[str, Any] = {"momentum": 0.9, "epsilon": 1e-5, "axis_name": None}
+    needs = name == "ghost" and not {"size", "num_groups"} & set(options)
+    shared["normalization_batch_size"] = 1 if needs else None
+    create_norm(name, **shared, **options)

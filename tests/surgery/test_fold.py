@@ -210,7 +210,7 @@ def test_half_precision_stays_and_statistics_at_an_offset():
 def test_outputs_that_differ_are_refused():
     model = One(nn.Dense(6), nn.BatchNorm(use_running_average=True))
     variables = model.init(KEY, ROWS)
-    with pytest.raises(ValueError, match=r"differ by .* expected at most -1; call it"):
+    with pytest.raises(ValueError, match=r"differ by .* expected at most -1; pass a"):
         fold(model, variables, ROWS, tolerance=-1)
 
 
@@ -351,3 +351,52 @@ def test_kernels_that_two_nnx_layers_hold():
     assert [p.norm for p in folded.pairs] == ["norms/2"]
     assert folded.refused["norms/0"].startswith("without it the outputs differ by")
     assert folded.refused["norms/1"] == "the kernel of b is held by another layer"
+
+
+def test_what_evaluates_as_batch_norm_folds():
+    for norm in (jaxbn.ghost_norm(size=2), jaxbn.frozen_norm(), jaxbn.batch_renorm()):
+        own = jaxbn.linen.Norm(norm, use_running_average=True)
+        model = One(nn.Dense(6), own)
+        variables = trained(model.init(KEY, ROWS))
+        folded = fold(model, variables, ROWS)
+        assert len(folded.pairs) == 1 and folded.error < 1e-5
+
+
+def test_two_norms_of_one_layer_are_refused():
+    class Two(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            y = nn.Dense(4, name="dense")(x)
+            norm = functools.partial(nn.BatchNorm, use_running_average=True)
+            return norm(name="a")(y) + norm(name="b")(y)
+
+    model = Two()
+    folded = fold(model, trained(model.init(KEY, ROWS)), ROWS, dry_run=True)
+    why = "several norms take the output of dense"
+    assert folded.refused == {"a": why, "b": why} and folded.pairs == ()
+
+
+def test_half_precision_has_a_tolerance_of_its_own():
+    model = nn.Sequential(
+        [nn.Dense(6, dtype=jnp.bfloat16), nn.BatchNorm(True, dtype=jnp.bfloat16)]
+    )
+    folded = fold(model, trained(model.init(KEY, ROWS)), ROWS)
+    assert len(folded.pairs) == 1 and 1e-5 < folded.error < 0.02
+
+
+def test_nnx_layers_and_norms_without_any_bias():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.layer = nnx.Linear(4, 6, use_bias=False, rngs=rngs)
+            self.norms = nnx.List([nnx.BatchNorm(6, use_bias=False, rngs=rngs)])
+
+        def __call__(self, x):
+            return self.norms[0](self.layer(x))
+
+    model = Net(nnx.Rngs(0))
+    nnx.update(model, trained(nnx.state(model)))
+    model.eval()
+    folded = fold(model, None, ROWS)
+    assert [pair.norm for pair in folded.pairs] == ["norms/0"]
+    y = jax.jit(folded.apply)(folded.variables, 2 * ROWS)
+    np.testing.assert_allclose(y, model(2 * ROWS), rtol=1e-4, atol=1e-4)

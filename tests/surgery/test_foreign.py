@@ -184,3 +184,25 @@ def test_refusals():
         from_keras([[1.0]] * 3)
     with pytest.raises(ValueError, match=r"weights has \['gamma'\], .*; pass the w"):
         from_keras({"gamma": [1.0]})
+
+
+def test_torch_names_with_a_prefix_and_counts_by_module():
+    entries = {"running_mean": [3.0], "running_var": [4.0]}
+    held = {f"module.{n}.{k}": v for n in ("a", "b") for k, v in entries.items()}
+    found = from_torch(held, prefix="module.", num_elements={"a": 5})["batch_stats"]
+    np.testing.assert_allclose(found["a"]["var"], 4 * 4 / 5)
+    np.testing.assert_allclose(found["b"]["var"], 4)
+    with pytest.raises(ValueError, match=r"has no num_batches_tracked .*; say cumul"):
+        from_torch(held, cumulative=True)
+    with pytest.raises(ValueError, match=r"of its shape beside it, .*; pass the state"):
+        from_torch({"running_mean": [1.0, 2.0], "running_var": [1.0]})
+
+
+def test_the_fused_layer_of_keras_and_averages_of_nothing():
+    weights = {"moving_mean": [0.0], "moving_variance": [5.0]}
+    var = from_keras(weights, num_elements=5)[1]["var"]
+    np.testing.assert_allclose(var, 4.0)
+    with pytest.raises(ValueError, match=r"shape \(1,\) and moving_variance \(2,\), "):
+        from_keras({"moving_mean": [0.0], "moving_variance": [5.0, 1.0]})
+    with pytest.raises(ValueError, match=r"momentum is 1.0, expected less than 1: "):
+        from_equinox([0.0], [1.0], count=3, momentum=1.0)

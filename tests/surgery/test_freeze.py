@@ -8,8 +8,9 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 
+import jaxbn
 import jaxbn.linen
-from jaxbn.surgery import choose, freeze, freeze_labels, plan_freezing
+from jaxbn.surgery import choose, convert, freeze, freeze_labels, plan_freezing
 
 KEY = jax.random.key(0)
 X = jnp.asarray(np.random.default_rng(0).normal(2, 3, (16, 5)), jnp.float32)
@@ -114,5 +115,41 @@ def test_choices():
 
 
 def test_layers_without_parameters_are_refused():
-    with pytest.raises(ValueError, match=r"has \['x'\], .* of \['bn'\]; leave out"):
+    with pytest.raises(ValueError, match=r"of which none holds .*; pass those"):
         freeze_labels({"bn": {"scale": jnp.ones(1)}}, ("x",))
+
+
+def test_names_that_no_layer_has_are_refused():
+    model = nn.Sequential([nn.Dense(4), nn.BatchNorm(False)])
+    variables = model.init(KEY, X)
+    for layers in (("nope",), "layers_7"):
+        with pytest.raises(ValueError, match=r"which chooses none of the layers"):
+            freeze(model, layers)(variables, X)
+    for layers in ("layers_1", ("layers_1",), None):
+        _, stats = freeze(model, layers)(variables, X)
+        np.testing.assert_array_equal(stats["layers_1"]["mean"], 0)
+
+
+def test_layers_adopted_by_another_scope_stand_still():
+    model = nn.Sequential([nn.Dense(4), nn.BatchNorm(False)])
+    variables = model.init(KEY, X)
+    other = convert(model, jaxbn.batch_norm())
+    layers = plan_freezing(other, variables).layers
+    _, stats = freeze(other, layers)(variables, X)
+    np.testing.assert_array_equal(stats["layers_1"]["mean"], 0)
+
+
+def test_a_call_that_asks_for_updates_is_frozen_too():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            norm = jaxbn.linen.Norm(jaxbn.batch_norm(), False, name="bn")
+            return norm(x, update_stats=True)
+
+    model = Net()
+    variables = model.init(KEY, X)
+    _, stats = freeze(model)(variables, X)
+    np.testing.assert_array_equal(stats["bn"]["mean"], 0)
+    assert freeze_labels({"bn": {"scale": jnp.ones(1)}}, ("bn", "no affine")) == {
+        "bn": {"scale": "frozen"}
+    }

@@ -131,6 +131,57 @@ def test_options_of_another_form_are_refused(options, words):
         check_config(TrainConfig(norm_options=(options,)))
 
 
+@pytest.mark.parametrize(
+    ("norm", "options", "words"),
+    [
+        (
+            "batch",
+            "batch.momentum=0.5",
+            r"\['momentum'\] of .*; say --bn_m",
+        ),
+        ("batch", "ghost.size=8", r"has options of \['ghost'\], .*; add them there"),
+        ("group", "group.num_group=1", r"\['num_group'\]"),
+        ("ghost", "ghost.foo=1", r"\['foo'\]"),
+    ],
+)
+def test_options_that_nothing_takes_are_refused(norm, options, words):
+    with pytest.raises(ConfigError, match=words):
+        check_config(TrainConfig(norm=norm, norm_options=(options,)))
+
+
+@pytest.mark.parametrize("limit", [1, 21])
+def test_a_diagnosis_is_no_reason_to_end_a_run(tmp_path, limit):
+    """Test sets of one example, and of a number that the norm cannot part."""
+    config = TrainConfig(
+        workdir=str(tmp_path),
+        norm="split",
+        num_epochs=1,
+        train_limit=64,
+        test_limit=limit,
+        num_devices=1,
+        diagnose=True,
+    )
+    fit(config)
+    text = (tmp_path / "diagnosis-split.txt").read_text()
+    assert ("leakage was not probed: x has 21 examples" in text) == (limit == 21)
+
+
+def test_the_best_step_has_a_checkpoint(tmp_path):
+    config = TrainConfig(
+        workdir=str(tmp_path),
+        norm="batch",
+        num_epochs=3,
+        checkpoint_every=10,
+        keep=1,
+        train_limit=64,
+        test_limit=20,
+        num_devices=1,
+    )
+    best = fit(config)["best"]["step"]
+    steps = {int(p.name[-8:]) for p in (tmp_path / "checkpoints").glob("step_*")}
+    assert steps == {best, 6}
+
+
 def test_options_that_a_norm_does_not_have_are_refused():
     with pytest.raises(ValueError, match=r"got options \['rmax'\], expected some of"):
         create_norm("shuffled", **SHARED, rmax=1)
