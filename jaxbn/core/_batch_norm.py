@@ -178,7 +178,7 @@ def bn_apply(
     for axis in examples:
         check_layout(x, axis, axis_name, size)
     plan = make_plan(num_examples, axis_name, axis_index_groups, size)
-    if update_stats:
+    if update_stats or adjust is not None:
         check_state(state, shape, counts=counts, devices=mesh_size(plan.laid_along))
     dtype = np.dtype(x.dtype if dtype is None else dtype)
     batch = Batch(features, epsilon, plan, dtype)

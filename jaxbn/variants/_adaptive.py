@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxbn.base import Array, Axes, Norm, Params, State
 from jaxbn.core import Moments, batch_norm, feature_axes
+from jaxbn.core._checks import check_switch
 from jaxbn.core._dtypes import as_inexact
 from jaxbn.core._moments import as_divisor
 from jaxbn.core._normalize import inverse_deviation
@@ -42,7 +43,8 @@ def adaptive_norm(
         adapt_var: whether the variance is.
         stream_momentum: the weight of the old value where evaluation is called with
             `update_stats=True`: the running statistics then absorb the batch first, and
-            the result is mixed as usual. None: they never move in evaluation.
+            the result is mixed as usual. None: they never move in evaluation, whatever
+            `update_stats` says.
         epsilon: added to the variance, inside the root.
         axis: the feature axis, or several.
         **options: the keyword options of `batch_norm`. With an `axis_name` the batch is
@@ -52,7 +54,8 @@ def adaptive_norm(
         A `Norm` with the parameters and the state of batch norm.
 
     Raises:
-        ValueError: if `prior_count` is negative or NaN.
+        ValueError: if `prior_count` is negative or NaN, or `stream_momentum` not
+            between 0 and 1.
 
     Example:
         >>> import jax.numpy as jnp
@@ -73,6 +76,11 @@ def adaptive_norm(
             f"prior_count is {prior_count}, expected a number >= 0 of examples; 0 for "
             "the batch alone, inf for the running statistics alone"
         )
+    if stream_momentum is not None and not 0 <= stream_momentum <= 1:
+        raise ValueError(
+            f"stream_momentum is {stream_momentum}, expected a number from 0 to 1, the "
+            "weight of the old value; None for no stream"
+        )
     norm = batch_norm(axis=axis, epsilon=epsilon, **options)
     nothing = math.isinf(prior_count) or not (adapt_mean or adapt_var)
 
@@ -85,12 +93,14 @@ def adaptive_norm(
         mask: ArrayLike | None = None,
         **overrides: Any,
     ) -> tuple[Array, State]:
-        x = as_inexact(x)
+        train, x = check_switch("train", train), as_inexact(x)
         running = overrides.pop("use_running_average", None)
         update = overrides.pop("update_stats", None)
         running = (not train) if running is None else running
         update = train if update is None else update
-        if update and not train and stream_momentum is not None:
+        if not train and stream_momentum is None:
+            update = False
+        if update and not train:
             stream = {**overrides, "momentum": stream_momentum, "debias": False}
             switches = {"use_running_average": False, "update_stats": True}
             _, state = norm.apply(

@@ -34,7 +34,8 @@ def group_norm(
         counted and comes out as 0.
 
     Raises:
-        ValueError: in `apply`, if the groups do not divide the channels.
+        ValueError: if `num_groups` is no int from 1 on; in `apply`, if the groups do
+            not divide the channels.
 
     Example:
         >>> import jax.numpy as jnp
@@ -46,6 +47,11 @@ def group_norm(
     References:
         Wu and He, Group Normalization, 2018. https://arxiv.org/abs/1803.08494
     """
+    if type(num_groups) is not int or num_groups < 1:
+        raise ValueError(
+            f"num_groups is {num_groups}, expected an int from 1 on that divides the "
+            "channels; 1 is layer norm over all positions"
+        )
     within = functools.partial(by_group, num_groups=num_groups)
     return each_example(within, axis, epsilon, dtype, options)
 
@@ -67,7 +73,8 @@ def instance_norm(
 
     Returns:
         A `Norm` with {'scale', 'bias'} [C] and an empty state. An example with a single
-        position gives the bias.
+        position gives the bias, where PyTorch's raises; PyTorch's has no scale and bias
+        unless `affine=True`.
 
     Example:
         >>> import jax.numpy as jnp

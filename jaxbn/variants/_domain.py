@@ -30,9 +30,13 @@ def domain_norm(
     together, in training nor in evaluation, and each domain's state moves by its own
     examples only, exactly as if there were so many norms.
 
+    On several devices, with an `axis_name`, one index of all examples has to be the
+    same on all of them: pass [N] where each device has a domain of its own.
+
     Args:
         num_domains: D.
-        norm: any `Norm` that masks exactly; with [N] indices it runs once a domain.
+        norm: any `Norm` that masks exactly; with [N] indices it runs D + 1 times, once
+            a domain and once for the unseen, on the whole array each time.
         affine: whether all domains share scale and bias (the paper's tables find little
             difference) or have their own.
 
@@ -41,9 +45,11 @@ def domain_norm(
         its parameters with `affine='per_domain'`.
 
         An index outside [0, D), or none at all in evaluation, is an *unseen* domain: it
-        is normalized with the statistics of all domains that have absorbed anything,
-        pooled by total variance with equal weight, and the mean of their parameters. In
-        training it is normalized by itself and nobody absorbs it.
+        is normalized with the statistics of all domains, pooled by total variance with
+        equal weight, and the mean of their parameters. Domains that have absorbed
+        nothing are left out where the state says which, by the 'count' of `debias` or
+        momentum=None; without it they count as they started. In training an unseen
+        domain is normalized by itself and nobody absorbs it.
 
     Raises:
         ValueError: on fewer than one domain, another word for `affine`; in `apply` if
@@ -60,11 +66,12 @@ def domain_norm(
         (Array([-1.,  1., -1.,  1.], dtype=float32), Array([ 1., 12.], dtype=float32))
 
     References:
-        Chang et al., Domain-specific batch normalization, 2019.
+        Chang et al., Domain-specific batch normalization, 2019. Their code takes the
+        domain of a batch's first example for all, and all parameters per domain.
         https://arxiv.org/abs/1906.03950
         Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, section 5.
     """
-    if num_domains < 1:
+    if not isinstance(num_domains, int) or num_domains < 1:
         raise ValueError(
             f"num_domains is {num_domains}, expected an int from 1 on; it is how many "
             "states there are"
@@ -116,8 +123,8 @@ def domain_norm(
             ys, new = jax.vmap(run, (0 if own else None, 0, 0))(affines, states, inside)
             y = jnp.sum(ys, 0, dtype=ys.dtype)  # 0 behind a mask
             moved = {k: v[:-1] for k, v in new.items()}
-        still = not overrides.get("update_stats", train)
-        return y, state if still else moved
+        update = overrides.get("update_stats")
+        return y, moved if (train if update is None else update) else state
 
     parts = parts_by_domain(norm, num_domains)
     return norm._replace(init=init, apply=apply, parts=parts)
@@ -143,9 +150,11 @@ def pool_domains(state: State) -> State:
     """Returns one state for a domain that has none, from those of all, [D, ...].
 
     Mean and variance are merged by total variance, with equal weight; where there is a
-    'count', those that are still 0 have no say. Of other entries, the largest.
+    'count', those that are still 0 have no say. Of scale and bias that are constants,
+    the mean; of other entries, the largest.
     """
     pooled = {key: jnp.max(value, 0) for key, value in state.items()}
+    pooled |= _mean({key: state[key] for key in ("scale", "bias") if key in state})
     if {"mean", "var"} <= set(state):
         seen = jnp.ones_like(state["var"])
         if "count" in state:

@@ -6,7 +6,7 @@ from typing import Any
 from jax.typing import ArrayLike
 
 from jaxbn.base import Array, DType, Norm, Params, State
-from jaxbn.core import batch_norm
+from jaxbn.core import batch_norm, feature_axes
 from jaxbn.core._axes import expand
 from jaxbn.core._checks import check_params
 from jaxbn.core._dtypes import as_inexact
@@ -18,7 +18,16 @@ from jaxbn.core._normalize import standardize
 def each_example(
     within: Any, axis: int, epsilon: float, dtype: DType | None, options: dict[str, Any]
 ) -> Norm:
-    """Returns the pair that normalizes by `within`, then scales and adds the bias."""
+    """Returns the pair that normalizes by `within`, then scales and adds the bias.
+
+    Raises:
+        ValueError: if `axis` is not a single one.
+    """
+    if not isinstance(axis, int):
+        raise ValueError(
+            f"axis is {axis}, expected one int: these norms have one feature axis; "
+            "flatten several into one"
+        )
     start = batch_norm(axis=axis, epsilon=epsilon, dtype=dtype, **options).init
 
     def init(
@@ -36,7 +45,7 @@ def each_example(
         **overrides: Any,
     ) -> tuple[Array, State]:
         x = as_inexact(x)
-        features = (axis % x.ndim,)
+        features = feature_axes(axis, x.ndim)
         check_params(params, (x.shape[features[0]],), x)
         weights = as_weights(mask, x, features)
         y = within(x, weights, features[0], epsilon)

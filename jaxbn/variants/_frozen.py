@@ -33,7 +33,8 @@ def frozen_norm(
 
     What fine-tuning on tiny batches needs (Wu and Johnson 2021, section 4.3). Its state
     is filled from that of a trained batch norm; a new one has mean 0 and var 1, which
-    leaves `x` nearly as it is.
+    leaves `x` nearly as it is. (detectron2's starts at var 1 - epsilon, which leaves it
+    exactly.)
 
     Args:
         constant_affine: scale and bias are constants too: they lie in the state beside

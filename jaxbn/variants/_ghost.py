@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from jaxbn.base import Array, Axes, Norm, Params, State
 from jaxbn.core import batch_norm, feature_axes
+from jaxbn.core._checks import check_switch
 from jaxbn.core._dtypes import as_inexact
 from jaxbn.core._mask import as_weights
 
@@ -55,6 +56,9 @@ def ghost_norm(
         Array([-1.,  1., -1.,  1.,  0.], dtype=float32)
 
     References:
+        Keras and TensorFlow's `virtual_batch_size` reshapes instead, so that it has to
+        divide the batch, and its running averages absorb the mean of the groups'
+        variances, without what lies between groups.
         Hoffer, Hubara and Soudry, Train longer, generalize better, 2017.
         https://arxiv.org/abs/1705.08741
         Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, section 4.1.
@@ -81,7 +85,7 @@ def ghost_norm(
         mask: ArrayLike | None = None,
         **overrides: Any,
     ) -> tuple[Array, State]:
-        x = as_inexact(x)
+        train, x = check_switch("train", train), as_inexact(x)
         features = feature_axes(axis, x.ndim)
         examples = [a for a in range(x.ndim) if a not in features][:1]
         cut = train and "normalization_batch_size" not in overrides

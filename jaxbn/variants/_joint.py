@@ -14,7 +14,6 @@ from jaxbn.base import Array, Axes, AxisIndexGroups, AxisName, DType, Params, St
 from jaxbn.core import (
     Moments,
     batch_moments,
-    bn_apply,
     feature_axes,
     feature_shape,
     merge_moments,
@@ -23,6 +22,7 @@ from jaxbn.core import (
     update_running,
 )
 from jaxbn.core._checks import check_options, check_params, check_state, check_switch
+from jaxbn.core._devices import axis_names, is_bound, mesh_size
 from jaxbn.core._dtypes import as_inexact
 from jaxbn.core._running import needs_count
 
@@ -56,15 +56,17 @@ def apply_jointly(
         params: as for `bn_apply`.
         state: as for `bn_apply`.
         xs: arrays [..., C], of any ranks and sizes; all see the same channels.
-        train: a Python bool; evaluation is `bn_apply` of each.
+        train: a Python bool; evaluation normalizes by the running statistics.
         masks: one an array, or None for none; as for `bn_apply`.
         momentum: the weight of the old value.
         epsilon: added to the variance, inside the root.
         axis: the feature axis, or several, of each array.
-        axis_name: the axis of devices to pool over: one collective for all arrays.
+        axis_name: the axis of devices to pool over: one collective for all arrays. Of
+            a mesh, under jit, arrays are of all devices already.
         axis_index_groups: as for `bn_apply`.
         dtype: of the results; that of each array by default.
-        update_stats: whether the state absorbs the batch; `train` by default.
+        update_stats: whether the state absorbs the batch; `train` by default, in
+            evaluation too.
         unbiased: absorb the variance with n/(n-1).
         debias: remove the initial value from the average.
         skip_nonfinite: channels with a non-finite statistic keep their state.
@@ -87,17 +89,13 @@ def apply_jointly(
         Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, section 5.2.
     """
     masks = [None] * len(xs) if masks is None else masks
-    if not xs or len(masks) != len(xs):
+    if not len(xs) or len(masks) != len(xs):
         raise ValueError(
             f"there are {len(xs)} arrays and {len(masks)} masks, expected one mask an "
             "array, and an array; pass None where all counts"
         )
     train = check_switch("train", train)
-    fixed = {"epsilon": epsilon, "axis": axis, "dtype": dtype}
-    if not train:
-        pairs = zip(xs, masks, strict=True)
-        ys = (bn_apply(params, state, x, False, mask=m, **fixed)[0] for x, m in pairs)
-        return tuple(ys), state
+    fixed: dict[str, Any] = {"epsilon": epsilon, "axis": axis, "dtype": dtype}
     check_options(momentum, epsilon, debias, axis_name, axis_index_groups)
     arrays = [as_inexact(x) for x in xs]
     update = train if update_stats is None else update_stats
@@ -105,16 +103,26 @@ def apply_jointly(
     for x in arrays:
         shape = feature_shape(x, feature_axes(axis, x.ndim))
         check_params(params, shape, x)
-        if update:
-            check_state(state, shape, counts=needs_count(momentum, debias))
+        if update or not train:
+            check_state(state, shape, counts=update and needs_count(momentum, debias))
     pairs = list(zip(arrays, masks, strict=True))
-    each = [batch_moments(x, axis=axis, mask=mask) for x, mask in pairs]
-    moments = merge_moments(Moments(*map(jnp.stack, zip(*each, strict=True))))
-    moments = reduce_moments(moments, axis_name, axis_index_groups)
-    statistics = moments.shift, moments.var, params.get("scale"), params.get("bias")
-    parts: dict[str, Any] = {**fixed, "delta": moments.delta}
-    ys = tuple(normalize(x, *statistics, mask=mask, **parts) for x, mask in pairs)
-    if update:
-        rule = {"unbiased": unbiased, "debias": debias, "momentum": momentum}
-        state = update_running(state, moments, skip_nonfinite=skip_nonfinite, **rule)
-    return ys, state
+    nothing = jnp.zeros(())
+    mean, var = state.get("mean", nothing), state.get("var", nothing)
+    parts = dict(fixed)
+    if train or update:
+        each = [batch_moments(x, axis=axis, mask=mask) for x, mask in pairs]
+        moments = merge_moments(Moments(*map(jnp.stack, zip(*each, strict=True))))
+        names = axis_names(axis_name)
+        bound = tuple(filter(is_bound, names))
+        mesh_size(tuple(name for name in names if name not in bound))  # Is it there?
+        moments = reduce_moments(moments, bound, axis_index_groups)
+        if train:
+            mean, var, parts["delta"] = moments.shift, moments.var, moments.delta
+        if update:
+            rule = {"unbiased": unbiased, "debias": debias, "momentum": momentum}
+            state = update_running(
+                state, moments, skip_nonfinite=skip_nonfinite, **rule
+            )
+    affine = params.get("scale"), params.get("bias")
+    ys = (normalize(x, mean, var, *affine, mask=mask, **parts) for x, mask in pairs)
+    return tuple(ys), state

@@ -64,6 +64,9 @@ def batch_renorm(
         >>> y.round(2).ravel()  # as in evaluation: mean 0, deviation 1
         Array([1., 2.], dtype=float32)
 
+    The paper, and Keras's `renorm=True`, average the deviation, here as everywhere in
+    jaxbn the variance is averaged; Keras has a momentum of its own for what corrects.
+
     References:
         Ioffe, Batch Renormalization, 2017, section 3. https://arxiv.org/abs/1702.03275
         Bhatt et al., CrossQ, 2024. https://arxiv.org/abs/1902.05605

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxbn.base import Array, AxisName, Norm, Params, State
+from jaxbn.core._checks import check_switch
 from jaxbn.variants._shuffle import shuffle, unshuffle
 
 
@@ -71,7 +72,7 @@ def shuffled(norm: Norm, *, axis_name: AxisName | None = None, seed: int = 0) ->
         mask: ArrayLike | None = None,
         **overrides: Any,
     ) -> tuple[Array, State]:
-        x = jnp.asarray(x)
+        train, x = check_switch("train", train), jnp.asarray(x)
         features = _features(norm, x.ndim)
         inner = {name: value for name, value in state.items() if name != "shuffles"}
         updates = _either(overrides.get("update_stats"), train)

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxbn.base import Array, Norm, Params, State
 from jaxbn.core import feature_axes
+from jaxbn.core._checks import check_switch
 from jaxbn.variants._domain import domain_norm, parts_by_domain
 
 
@@ -69,6 +70,7 @@ def split_norm(
         domain: ArrayLike | None = None,
         **overrides: Any,
     ) -> tuple[Array, State]:
+        train = check_switch("train", train)
         domain = place(jnp.asarray(x), train, domain)
         return pair.apply(params, state, x, train, domain=domain, **overrides)
 

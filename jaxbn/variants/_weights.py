@@ -3,6 +3,7 @@
 kernel_hat = (kernel - mean) / sqrt(var + epsilon),   per output feature
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -41,7 +42,9 @@ def standardize_kernel(
     return normalize(kernel, moments.shift, moments.var, **options)
 
 
-def standardize_kernels(params: Any, *, epsilon: float = 1e-5) -> Any:
+def standardize_kernels(
+    params: Any, *, epsilon: float = 1e-5, where: Callable[[str], bool] | None = None
+) -> Any:
     """Returns parameters whose convolution kernels are standardized.
 
     Called on the parameters before `model.apply`, inside the loss, it gives any linen
@@ -49,8 +52,11 @@ def standardize_kernels(params: Any, *, epsilon: float = 1e-5) -> Any:
     standardize_kernels(params)}, x)`. The optimizer keeps the kernels as they are.
 
     Args:
-        params: a tree; arrays called 'kernel' of rank 3 or more are of convolutions.
+        params: a tree of linen's or an `nnx.State`.
         epsilon: as in `standardize_kernel`.
+        where: which arrays called 'kernel', by path such as 'stem/conv/kernel'. None:
+            those of rank 4, of 2-D convolutions. Kernels of rank 3 are of 1-D ones, but
+            of attention too; `nn.scan` adds an axis, over which would be averaged.
 
     Returns:
         A tree like `params`; everything else is as it was.
@@ -64,8 +70,9 @@ def standardize_kernels(params: Any, *, epsilon: float = 1e-5) -> Any:
     """
 
     def change(path: tuple, leaf: Array) -> Array:
-        named = any(getattr(key, "key", None) == "kernel" for key in path)
-        if not named or jnp.ndim(leaf) < 3:
+        names = [str(key.key) for key in path if hasattr(key, "key")]
+        chosen = jnp.ndim(leaf) == 4 if where is None else where("/".join(names))
+        if "kernel" not in names or not chosen:
             return leaf
         return standardize_kernel(jnp.asarray(leaf), epsilon=epsilon)
 

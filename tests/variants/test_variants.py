@@ -19,6 +19,7 @@ X = jnp.asarray(RNG.normal(3, 2, (6, 5, 4)), jnp.float32)
 DATA = np.asarray(X)
 PLAIN = jaxbn.batch_norm()
 PARAMS, STATE = PLAIN.init(4)
+GHOST = jaxbn.ghost_norm(size=2)
 
 
 @pytest.mark.parametrize("examples", [1, 2, 7, 12])
@@ -186,6 +187,102 @@ def test_kernels_are_standardized_where_they_are_convolutions():
     np.testing.assert_allclose(np.mean(again["kernel"][...], (0, 1, 2)), 0, atol=1e-6)
 
 
+def test_other_kernels_are_chosen_by_path():
+    """Attention's are of rank 3 too, and stay unless they are asked for."""
+    attention = nn.MultiHeadDotProductAttention(num_heads=2)
+    params = attention.init(jax.random.key(0), jnp.ones((1, 3, 4)))["params"]
+    same = jaxbn.standardize_kernels(params)
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+    new = jaxbn.standardize_kernels(params, where=lambda path: "query" in path)
+    np.testing.assert_allclose(np.mean(new["query"]["kernel"], (0, 1)), 0, atol=1e-6)
+    np.testing.assert_array_equal(new["key"]["kernel"], params["key"]["kernel"])
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_no_gradient_flows_into_what_is_frozen(constant):
+    norm = jaxbn.frozen_norm(constant_affine=constant)
+    params, state = norm.init(4)
+    slope = jax.grad(lambda s: jnp.sum(norm.apply(params, s, X, True)[0] ** 2))(state)
+    jax.tree.map(lambda a: np.testing.assert_array_equal(a, 0), slope)
+
+
+def test_without_a_stream_nothing_moves_in_evaluation():
+    norm = jaxbn.adaptive_norm()
+    params, state = norm.init(4)
+    _, new = norm.apply(params, state, X, False, update_stats=True)
+    assert new is state
+
+
+@pytest.mark.parametrize("inner", ["domain", "split"])
+def test_domains_are_shuffled_with_their_examples(inner):
+    plain = jaxbn.batch_norm(momentum=0.0)
+    of_inner = {
+        "domain": (jaxbn.domain_norm(2, plain), {"domain": jnp.arange(6) // 3}),
+        "split": (jaxbn.split_norm(plain), {}),
+    }
+    norm, told = of_inner[inner]
+    mixed = jaxbn.shuffled(norm)
+    params, state = mixed.init(4)
+    for _ in range(3):  # Each with another permutation.
+        y, state = mixed.apply(params, state, X, True, **told)
+        expected = norm.apply(*norm.init(4), X, True, **told)
+        np.testing.assert_allclose(y, expected[0], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(state["mean"], expected[1]["mean"], rtol=1e-5)
+    parts = mixed.parts(X, True, **told)
+    np.testing.assert_array_equal(parts, norm.parts(X, True, **told))
+
+
+def test_no_word_on_updates_is_the_default():
+    domain = jnp.arange(6) % 2
+    norm = jaxbn.domain_norm(2, jaxbn.batch_norm(momentum=0.0))
+    params, state = norm.init(4)
+    _, new = norm.apply(params, state, X, True, domain=domain, update_stats=None)
+    assert np.abs(new["mean"]).min() > 0
+    layer = jaxbn.nnx.Norm(4, jaxbn.batch_norm(momentum=0.0), rngs=nnx.Rngs(0))
+    layer(X, update_stats=None)
+    assert np.abs(layer.mean[...]).min() > 0
+
+
+@pytest.mark.parametrize("norm", [jaxbn.split_norm(PLAIN), jaxbn.domain_norm(2, PLAIN)])
+def test_parts_start_on_a_batch_of_any_size(norm):
+    layer = jaxbn.linen.Norm(norm)
+    variables = layer.init(jax.random.key(0), X[:1], use_running_average=False)
+    assert variables["batch_stats"]["mean"].shape == (2, 4)
+
+
+def test_constants_of_an_unseen_domain_are_averaged():
+    frozen = jaxbn.frozen_norm(constant_affine=True, epsilon=0.0)
+    norm = jaxbn.domain_norm(2, frozen)
+    params, state = norm.init(1)
+    state["bias"] = jnp.array([[2.0], [-4.0]])
+    y, _ = norm.apply(params, state, jnp.zeros((1, 1)), False)
+    np.testing.assert_array_equal(y, -1.0)
+
+
+def test_arrays_together_move_the_statistics_in_evaluation_if_asked():
+    xs = X[:2], X[2:]
+    for train in (False, True):
+        ys, state = jaxbn.apply_jointly(PARAMS, STATE, xs, train, update_stats=True)
+        y, new = jaxbn.bn_apply(PARAMS, STATE, X, train, update_stats=True)
+        np.testing.assert_allclose(jnp.concatenate(ys), y, rtol=1e-5, atol=1e-5)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5), state, new)
+
+
+def test_arrays_over_a_mesh_are_those_of_all_devices():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("d",))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("d"))
+    xs = jax.device_put((X[:2], X[2:]), place)
+
+    def run(xs):
+        return jaxbn.apply_jointly(PARAMS, STATE, xs, True, axis_name="d")
+
+    with jax.set_mesh(mesh):
+        ys, state = jax.jit(run)(xs)
+    expected, new = jaxbn.apply_jointly(PARAMS, STATE, (X[:2], X[2:]), True)
+    np.testing.assert_allclose(ys[0], expected[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(state["mean"], new["mean"], rtol=1e-5)
+
+
 REFUSALS = {
     "ghost of nothing": (
         lambda: jaxbn.ghost_norm(),
@@ -240,6 +337,33 @@ REFUSALS = {
     "groups": (
         lambda: jaxbn.group_norm(3).apply({}, {}, X, True),
         r"num_groups is 3 for 4 channels, expected a divisor of them; pass one",
+    ),
+    "groups of none": (
+        lambda: jaxbn.group_norm(0),
+        r"num_groups is 0, expected an int",
+    ),
+    "axis of a group": (
+        lambda: jaxbn.group_norm(2, axis=4).apply({}, {}, X, True),
+        r"axis 4 is out of range for x with 3 axes",
+    ),
+    "axes of a group": (
+        lambda: jaxbn.layer_norm(axis=(-1, -2)),
+        r"axis is \(-1, -2\), expected one int: .*; flatten",
+    ),
+    "half a domain": (lambda: jaxbn.domain_norm(2.5, PLAIN), r"num_domains is 2.5"),
+    "stream": (
+        lambda: jaxbn.adaptive_norm(stream_momentum=2.0),
+        r"stream_momentum is 2.0, expected a number from 0 to 1, .*; None for",
+    ),
+    "state of an adaptive norm": (
+        lambda: jaxbn.adaptive_norm().apply({}, {}, X, False),
+        r"state has keys \[\], expected \['mean', 'var'\]",
+    ),
+    "traced train": (
+        lambda: jax.jit(lambda t: jaxbn.ghost_norm(size=2).apply({}, STATE, X, t))(
+            True
+        ),
+        r"train is .*, expected a Python bool",
     ),
     "joint of none": (
         lambda: jaxbn.apply_jointly(PARAMS, STATE, [], True),
