@@ -56,7 +56,8 @@ def probe_landscape(
         A `Landscape`, of NumPy arrays.
 
     Raises:
-        ValueError: if there are no steps, or `loss` is not a scalar.
+        ValueError: if there are no steps, `loss` is not a scalar, or `params` are not
+            all real and floating.
 
     Example:
         >>> import jax.numpy as jnp
@@ -74,10 +75,18 @@ def probe_landscape(
             f"steps has shape {lengths.shape}, expected a list of lengths; pass for "
             "example multiples of the learning rate"
         )
-    shape = jax.eval_shape(loss, params).shape
-    if shape:
+    found = jax.eval_shape(loss, params)
+    if jax.tree.leaves(found) != [found] or found.shape:
+        shapes = jax.tree.map(lambda a: a.shape, found)
         raise ValueError(
-            f"loss returns an array of shape {shape}, expected a scalar; take its mean"
+            f"loss returns {shapes} by shape, expected a scalar; take its mean, and "
+            "leave out what else it returns"
+        )
+    kinds = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(params)}
+    if not all(jnp.issubdtype(kind, jnp.floating) for kind in kinds):
+        raise ValueError(
+            f"params have dtypes {sorted(kinds)}, expected floating ones; keep what is "
+            "not trained within loss"
         )
     losses, distances, start, size = jax.jit(_along, static_argnums=0)(
         loss, params, lengths

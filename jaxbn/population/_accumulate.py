@@ -91,6 +91,9 @@ def pool_collected(moments: Collected, axis_name: AxisName) -> Collected:
         moments: what this device collected, by layer.
         axis_name: the axis of pmap, vmap or shard_map that devices lie along.
 
+    Returns:
+        The same on all devices: their union's, by the law of total variance.
+
     Raises:
         ValueError: if there is no such axis.
 

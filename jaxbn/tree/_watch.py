@@ -26,7 +26,11 @@ def watch(
     It calls the model with `handler` in the place of each norm layer: of
     `flax.linen.BatchNorm`, `flax.nnx.BatchNorm` and their subclasses, and of every
     layer of `jaxbn.linen` and `jaxbn.nnx`. Nothing of the model is changed, and what
-    its layers would have updated is dropped. May be jitted.
+    its layers would have updated is dropped. May be jitted. A subclass of such a layer
+    is handed over where it calls the layer that it extends.
+
+    Notes are new entries of `batch_stats`, so that JAX refuses them where its structure
+    may not change: in `nn.cond`, and where `nn.scan` carries `batch_stats` along.
 
     Args:
         model: a linen module, or an nnx module.
@@ -40,8 +44,9 @@ def watch(
     Returns:
         `run`. Its `variables` are linen's `{'params': ..., 'batch_stats': ...}`, or an
         `nnx.State` of the model, None for what the model holds. Further arguments go to
-        linen's `apply`, so `rngs=` and `method=` are its own, or to the nnx model. The
-        notes come by path and name.
+        linen's `apply`, so `rngs=`, `method=` and `mutable=` (what else is to be beside
+        'batch_stats') are its own, or to the nnx model. The notes come by path and
+        name.
 
     Raises:
         ValueError: if the model is of neither kind.

@@ -119,10 +119,9 @@ def apply_jointly(
         if train:
             mean, var, parts["delta"] = moments.shift, moments.var, moments.delta
         if update:
-            rule = {"unbiased": unbiased, "debias": debias, "momentum": momentum}
-            state = update_running(
-                state, moments, skip_nonfinite=skip_nonfinite, **rule
-            )
+            rule: dict[str, Any] = {"unbiased": unbiased, "debias": debias}
+            rule |= {"momentum": momentum, "skip_nonfinite": skip_nonfinite}
+            state = update_running(state, moments, **rule)
     affine = params.get("scale"), params.get("bias")
     ys = (normalize(x, mean, var, *affine, mask=mask, **parts) for x, mask in pairs)
     return tuple(ys), state

@@ -118,8 +118,12 @@ def test_the_landscape_of_a_quadratic():
 def test_landscapes_that_are_refused():
     with pytest.raises(ValueError, match=r"steps has shape \(0,\), expected a list"):
         probe_landscape(jnp.sum, jnp.ones(2), [])
-    with pytest.raises(ValueError, match=r"shape \(2,\), expected a scalar; take"):
+    with pytest.raises(ValueError, match=r"loss returns \(2,\) by .*; take its mean"):
         probe_landscape(lambda w: w, jnp.ones(2), [0.1])
+    with pytest.raises(ValueError, match=r"loss returns \(\(\), \(2,\)\) by shape, "):
+        probe_landscape(lambda w: (w.sum(), w), jnp.ones(2), [0.1])
+    with pytest.raises(ValueError, match=r"dtypes \['int32'\], expected floating"):
+        probe_landscape(lambda w: jnp.float32(0), jnp.ones(2, int), [0.1])
 
 
 def test_a_layer_that_leaks_is_told_from_those_behind_it():

@@ -327,3 +327,82 @@ def test_rows_that_no_one_explains_are_refused():
             [x],
             call=lambda x: ((x,), {"use_running_average": False, "domain": domain}),
         )
+
+
+def test_frozen_layers_are_left_alone():
+    """Those in evaluation while others train, and norms that nothing moves."""
+
+    class Net(nn.Module):
+        frozen: nn.Module
+
+        @nn.compact
+        def __call__(self, x, train=True):
+            x = nn.Dense(5, name="dense")(self.frozen(x))
+            return nn.BatchNorm(use_running_average=not train, name="live")(x)
+
+    for frozen in (
+        nn.BatchNorm(use_running_average=True),
+        jaxbn.linen.Norm(jaxbn.frozen_norm(), use_running_average=False),
+    ):
+        model = Net(frozen)
+        variables = model.init(KEY, DATA)
+        stats, report = precise_batch_stats(model, variables, [DATA])
+        for name, value in variables["batch_stats"]["frozen"].items():
+            np.testing.assert_array_equal(stats["frozen"][name], value)
+        assert report.not_reached == ("frozen",)
+        expected = model.apply(variables, DATA, mutable=["batch_stats"])[1]
+        live = expected["batch_stats"]["live"]["mean"] * 100
+        np.testing.assert_allclose(stats["live"]["mean"], live, rtol=1e-3, atol=1e-3)
+    everything = nn.BatchNorm(use_running_average=True)
+    variables = everything.init(KEY, DATA)
+    _, report = precise_batch_stats(everything, variables, [DATA])
+    assert report.not_reached == ()
+
+
+def test_layers_that_only_some_batches_reach():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, which):
+            for name in ("a", "b"):
+                if name == which or self.is_initializing():
+                    x = nn.BatchNorm(use_running_average=False, name=name)(x)
+            return x
+
+    model = Net()
+    variables = model.init(KEY, DATA, "a")
+    parts = [(DATA[:50], "a"), (DATA[50:], "b")]
+    stats, report = precise_batch_stats(model, variables, parts)
+    assert report.not_reached == () and report.counted == {"a": 50, "b": 100}
+    for name, rows in (("a", DATA[:50]), ("b", DATA[50:])):
+        oracle.assert_close(stats[name]["mean"], rows.astype(np.float64).mean(0), 1e-5)
+
+
+def test_each_batch_of_an_nnx_model_has_noise_of_its_own():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.drop = nnx.Dropout(0.5, rngs=rngs)
+            self.norm = nnx.BatchNorm(4, rngs=rngs)
+
+        def __call__(self, x):
+            return self.norm(self.drop(x))
+
+    model = Net(nnx.Rngs(0))
+    stats, _ = precise_batch_stats(model, None, [jnp.ones((8, 4))] * 50)
+    np.testing.assert_allclose(stats["norm"]["mean"][...], 1, atol=0.2)
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm, jaxbn.linen.BatchNorm])
+def test_a_model_of_many_devices_is_measured_on_one(layer):
+    model = layer(use_running_average=False, axis_name="devices")
+    variables = layer(use_running_average=True).init(KEY, DATA)
+    stats, _ = precise_batch_stats(model, variables, [DATA[:40], DATA[40:]])
+    oracle.assert_close(stats["mean"], DATA.astype(np.float64).mean(0), 1e-5)
+
+
+def test_models_without_statistics_are_refused():
+    model = nn.BatchNorm(use_running_average=False)
+    variables = {"params": model.init(KEY, DATA)["params"]}
+    with pytest.raises(
+        ValueError, match=r"no layer with 'mean' and 'var' .*; pass its"
+    ):
+        precise_batch_stats(model, variables, [DATA])

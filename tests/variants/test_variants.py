@@ -19,7 +19,6 @@ X = jnp.asarray(RNG.normal(3, 2, (6, 5, 4)), jnp.float32)
 DATA = np.asarray(X)
 PLAIN = jaxbn.batch_norm()
 PARAMS, STATE = PLAIN.init(4)
-GHOST = jaxbn.ghost_norm(size=2)
 
 
 @pytest.mark.parametrize("examples", [1, 2, 7, 12])
