@@ -24,15 +24,16 @@ def plot_drift(drifts: tuple[Drift, ...]) -> "Figure":
 
     Example:
         >>> plot_drift(()).axes[0].get_ylabel()
-        'shift of the mean, deviations'
+        'shift (deviations)'
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 6), layout="constrained")
+    figure = Figure(figsize=(8, 6.5), layout="constrained")
     axes = figure.subplots(2, 1, sharex=True)
+    axes[0].set_title("Mean and variance of a batch, from the running ones")
     seen = [drift for drift in drifts if drift.num_elements]
     places = np.arange(len(seen))
-    labels = "shift of the mean, deviations", "log ratio of the variances"
+    labels = "shift (deviations)", "log ratio"
     for ax, name, label in zip(axes, ("shift", "log_ratio"), labels, strict=True):
         values = [_finite(getattr(drift.batch, name)) for drift in seen]
         middle = np.array([np.median(v) for v in values])
@@ -62,11 +63,11 @@ def plot_leakage(leakage: Leakage) -> "Figure":
     Example:
         >>> found = Leakage({'bn': 0.5}, {'bn': 0.5}, 0.2, 0.1)
         >>> plot_leakage(found).axes[0].get_ylabel()
-        'relative change by other mates'
+        'relative change'
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = Figure(figsize=(8, 5), layout="constrained")
     ax = figure.subplots()
     names = [*leakage.layers, "output"]
     places = np.arange(len(names))
@@ -74,7 +75,7 @@ def plot_leakage(leakage: Leakage) -> "Figure":
     ax.bar(places - 0.2, behind, 0.4, label="behind the layer")
     ax.bar(places[:-1] + 0.2, list(leakage.local.values()), 0.4, label="it alone")
     ax.set_xticks(places, names, rotation=60, ha="right")
-    ax.set_ylabel("relative change by other mates")
+    ax.set(ylabel="relative change", title="What other mates do to an example")
     ax.legend()
     return figure
 

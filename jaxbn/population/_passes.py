@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxbn.base import Array
 from jaxbn.core import Moments
@@ -99,8 +101,15 @@ def one_by_one(
 def look(job: Job, variables: Any, arrays: list[Any], rest: Any) -> dict[str, bool]:
     """Returns whether the batch normalizes in each layer that can be measured.
 
-    By path, in the order they are first called; traced, not run.
+    By path, in the order they are first called; traced, not run, and kept.
     """
+    leaves, tree = jax.tree.flatten((variables, arrays))
+    shapes = [jax.ShapeDtypeStruct(np.shape(a), jnp.result_type(a)) for a in leaves]
+    return _look(job, rest, tree, tuple(shapes))
+
+
+@functools.lru_cache(maxsize=64)
+def _look(job: Job, rest: Any, tree: Any, shapes: tuple) -> dict[str, bool]:
     seen: dict[str, bool] = {}
 
     def note(call: Call) -> tuple[Array, dict]:
@@ -113,7 +122,7 @@ def look(job: Job, variables: Any, arrays: list[Any], rest: Any) -> dict[str, bo
         model = as_model(job.model, variables)
         return watch(model, note)(variables, *args, **kwargs)[0]
 
-    jax.eval_shape(once, variables, arrays)
+    jax.eval_shape(once, *jax.tree.unflatten(tree, shapes))
     return seen
 
 
