@@ -212,11 +212,11 @@ def test_precise_statistics_are_those_of_all_training_examples(tmp_path):
     arm, state = create_arm(config, parallel, dataset, "batch", 4)
     rows = np.arange(128).reshape(4, 32)
     data = place(parallel, dataset.train).placed
-    stats = arm.measure(state.params, state.batch_stats, data, rows)
+    moments = arm.measure(state.params, state.batch_stats, data, rows)
     x = (dataset.train.inputs / 255.0 - dataset.mean) / dataset.std
     hidden = x.reshape(128, -1) @ np.float64(state.params["dense1"]["kernel"])
-    np.testing.assert_allclose(stats["bn1"]["mean"], hidden.mean(0), atol=1e-5)
-    np.testing.assert_allclose(stats["bn1"]["var"], hidden.var(0), rtol=1e-4)
+    np.testing.assert_allclose(moments["bn1"].mean, hidden.mean(0), atol=1e-5)
+    np.testing.assert_allclose(moments["bn1"].var, hidden.var(0), rtol=1e-4)
 
 
 def test_loss_is_the_mean_cross_entropy_of_what_counts():
