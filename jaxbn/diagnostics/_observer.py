@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from jaxbn.diagnostics._drift import Drift, measure_drift
+from jaxbn.diagnostics._drift import Drift
+from jaxbn.diagnostics._measure_drift import measure_drift
 from jaxbn.diagnostics._report import drift_table
 
 

@@ -38,7 +38,12 @@ def plot_drift(drifts: tuple[Drift, ...]) -> "Figure":
         values = [_finite(getattr(drift.batch, name)) for drift in seen]
         middle = np.array([np.median(v) for v in values])
         low, high = (np.array([np.quantile(v, q) for v in values]) for q in (0.1, 0.9))
-        ax.bar(places, middle, yerr=(middle - low, high - middle), capsize=2)
+        ax.bar(
+            places,
+            middle,
+            yerr=[(middle - low).tolist(), (high - middle).tolist()],
+            capsize=2,
+        )
         ax.set_ylabel(label)
         ax.axhline(0, color="black", linewidth=0.5)
     axes[1].set_xticks(places, [d.path for d in seen], rotation=60, ha="right")

@@ -49,14 +49,13 @@ def at_batch(variables: Any, num: int) -> Any:
         return variables
 
     def fold(leaf: Any) -> Any:
-        if getattr(leaf, "type", type(leaf)) is not nnx.RngKey:
+        if not isinstance(leaf, nnx.RngKey):
             return leaf
         return leaf.replace(jax.random.fold_in(leaf[...], num))
 
-    def is_variable(leaf: Any) -> bool:
-        return hasattr(leaf, "replace")
-
-    return jax.tree.map(fold, variables, is_leaf=is_variable)
+    return jax.tree.map(
+        fold, variables, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)
+    )
 
 
 def params_of(variables: Any) -> Any:

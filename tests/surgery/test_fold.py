@@ -16,6 +16,7 @@ from jaxbn.models import create_model
 from jaxbn.surgery import find_pairs, fold
 
 KEY = jax.random.key(0)
+several = getattr(nnx, "List", list)  # flax < 0.12 takes plain lists
 RNG = np.random.default_rng(0)
 IMAGES = jnp.asarray(RNG.normal(size=(2, 8, 8, 4)), jnp.float32)
 ROWS = IMAGES[:, 0, 0]
@@ -337,7 +338,7 @@ def test_kernels_that_two_nnx_layers_hold():
             self.a, self.b = (nnx.Linear(4, 4, rngs=rngs) for _ in range(2))
             self.b.kernel = self.a.kernel
             self.c = nnx.Linear(4, 4, rngs=rngs)
-            self.norms = nnx.List([nnx.BatchNorm(4, rngs=rngs) for _ in range(3)])
+            self.norms = several([nnx.BatchNorm(4, rngs=rngs) for _ in range(3)])
 
         def __call__(self, x):
             for layer, norm in zip((self.a, self.b, self.c), self.norms, strict=True):
@@ -388,7 +389,7 @@ def test_nnx_layers_and_norms_without_any_bias():
     class Net(nnx.Module):
         def __init__(self, rngs):
             self.layer = nnx.Linear(4, 6, use_bias=False, rngs=rngs)
-            self.norms = nnx.List([nnx.BatchNorm(6, use_bias=False, rngs=rngs)])
+            self.norms = several([nnx.BatchNorm(6, use_bias=False, rngs=rngs)])
 
         def __call__(self, x):
             return self.norms[0](self.layer(x))
