@@ -58,8 +58,12 @@ def element_at(x: Array, fraction: float, axes: tuple[int, ...]) -> Array:
 
 
 def median_of_three(a: Array, b: Array, c: Array) -> Array:
-    """Returns the median, which is one of the three."""
-    return jnp.clip(c, jnp.minimum(a, b), jnp.maximum(a, b))
+    """Returns the median, which is one of the three.
+
+    Sorted, which is an operation of its own: minima and maxima would be computed again
+    for every element that the shift is taken from (on a CPU a third of a layer's time).
+    """
+    return jnp.sort(jnp.stack([a, b, c]), axis=0)[1]
 
 
 def counted_near(
