@@ -28,6 +28,8 @@ def as_handler(
             return call.proceed(), {}
         if call.path in fixed:
             return call.proceed(use_running_average=True), {}
+        # What is normalized by the batch is measured as that: parts go by the mode.
+        call = call._replace(use_running_average=False)
         y = call.proceed(use_running_average=False)
         if only not in (None, call.path):
             return y, {}

@@ -285,9 +285,13 @@ def test_refusals():
         precise_batch_stats(model, variables, [DATA], definition="mean")
 
 
+@pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("of", ["given", "split"])
-def test_each_domain_has_its_own(of):
-    """A domain norm's rows are each of their examples; a split norm's by place."""
+def test_each_domain_has_its_own(of, train):
+    """A domain norm's rows are each of their examples; a split norm's by place.
+
+    In whatever mode the model is called: if all is in evaluation, all is measured.
+    """
     inner = jaxbn.batch_norm()
     norm = jaxbn.domain_norm(2, inner) if of == "given" else jaxbn.split_norm(inner)
     layer = jaxbn.linen.Norm(norm)
@@ -303,7 +307,7 @@ def test_each_domain_has_its_own(of):
     def call(batch):
         x, domain = batch
         given = {"domain": domain} if of == "given" else {}
-        return (x,), {"use_running_average": False, **given}
+        return (x,), {"use_running_average": not train, **given}
 
     stats, _ = precise_batch_stats(layer, variables, sizes, call=call)
     rows = np.asarray(x, np.float64)
