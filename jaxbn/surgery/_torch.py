@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbn.tree import find_layers
+from jaxbn.tree import find_layers, has_statistics
 
 Arrays = Mapping[str, Any]
 
@@ -134,7 +134,7 @@ def to_torch(
     """
     layers = find_layers(params)
     stats = find_layers(batch_stats)
-    norms = {p: s for p, s in stats.items() if {"mean", "var"} <= set(s)}
+    norms = {p: s for p, s in stats.items() if has_statistics(s)}
     if not norms:
         raise ValueError(
             "batch_stats has no layer with 'mean' and 'var', expected at least one; "

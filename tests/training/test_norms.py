@@ -27,6 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 SHARED = {"momentum": 0.9, "epsilon": 1e-5, "axis_name": None}
 SHARED["normalization_batch_size"] = None
 NEEDED = {"ghost": {"size": 4}, "group": {"num_groups": 2}}
+TINY = TrainConfig(num_epochs=1, train_limit=64, test_limit=20, num_devices=1)
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
 X = jnp.asarray(RNG.normal(size=(8, 4)), jnp.float32)
@@ -44,14 +45,11 @@ def test_every_name_makes_a_norm(name):
 
 
 def test_options_reach_the_norm(tmp_path):
-    config = TrainConfig(
+    config = dataclasses.replace(
+        TINY,
         workdir=str(tmp_path),
         norm="ghost,group",
         norm_options=("ghost.num_groups=4", "group.num_groups=8"),
-        num_epochs=1,
-        train_limit=64,
-        test_limit=20,
-        num_devices=1,
         eval_stats="precise",
     )
     fit(config)
@@ -77,13 +75,10 @@ def test_the_best_checkpoint_is_that_of_the_statistics_chosen(kind, step):
 
 
 def test_averaged_weights_are_scored_with_statistics_of_their_own(tmp_path, capsys):
-    config = TrainConfig(
+    config = dataclasses.replace(
+        TINY,
         workdir=str(tmp_path),
         norm="batch",
-        num_epochs=1,
-        train_limit=64,
-        test_limit=20,
-        num_devices=1,
         average_decay=0.5,
         diagnose=True,
     )
@@ -152,13 +147,11 @@ def test_options_that_nothing_takes_are_refused(norm, options, words):
 @pytest.mark.parametrize("limit", [1, 21])
 def test_a_diagnosis_is_no_reason_to_end_a_run(tmp_path, limit):
     """Test sets of one example, and of a number that the norm cannot part."""
-    config = TrainConfig(
+    config = dataclasses.replace(
+        TINY,
         workdir=str(tmp_path),
         norm="split",
-        num_epochs=1,
-        train_limit=64,
         test_limit=limit,
-        num_devices=1,
         diagnose=True,
     )
     fit(config)
@@ -167,15 +160,13 @@ def test_a_diagnosis_is_no_reason_to_end_a_run(tmp_path, limit):
 
 
 def test_the_best_step_has_a_checkpoint(tmp_path):
-    config = TrainConfig(
+    config = dataclasses.replace(
+        TINY,
         workdir=str(tmp_path),
         norm="batch",
         num_epochs=3,
         checkpoint_every=10,
         keep=1,
-        train_limit=64,
-        test_limit=20,
-        num_devices=1,
     )
     best = fit(config)["best"]["step"]
     steps = {int(p.name[-8:]) for p in (tmp_path / "checkpoints").glob("step_*")}
