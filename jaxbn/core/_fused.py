@@ -51,6 +51,7 @@ from jaxbn.core._moments import Moments, as_divisor
 from jaxbn.core._normalize import inverse_deviation, standardize
 from jaxbn.core._plan import Plan
 from jaxbn.core._reduce import reduce_moments, sum_over_group
+from jaxbn.core._shift import choose_shift, settled
 
 
 class Batch(NamedTuple):
@@ -107,7 +108,7 @@ def plain_batch(
     back = functools.partial(to_lanes, plan=plan)
     y = standardize(
         conceal(x, weights),
-        back(moments.shift),
+        settled(back(moments.shift)),
         back(moments.delta),
         back(moments.var),
         _to_rows(scale, plan),
@@ -159,6 +160,7 @@ def _push(batch: Batch, known: tuple, tangents: tuple) -> tuple[Array, Array, Ar
     """Returns the tangents of y, mean and m2, linear in `tangents`.
 
     `x` is only ever read as `x - shift`; `delta`, still missing, is added per channel.
+    Transposed, the sum becomes a pass and the pass a sum, with a shift of its own.
     """
     x, scale, weights, moments = known
     dx, dscale, dbias = tangents
@@ -167,7 +169,11 @@ def _push(batch: Batch, known: tuple, tangents: tuple) -> tuple[Array, Array, Ar
     axes = reduction_axes(batch.features, x.ndim)
     spread = functools.partial(expand, features=batch.features, ndim=x.ndim)
     dtype = stats_dtype(x.dtype)
-    near = conceal(x.astype(dtype) - spread(back(moments.shift)), weights)
+    shift = settled(back(moments.shift))
+    own = shift
+    if weights is None:
+        own = choose_shift(x, None, batch.features, turn=2).astype(dtype)
+    near, nearby = (conceal(x.astype(dtype) - spread(s), weights) for s in (shift, own))
     dx = conceal(dx.astype(dtype), weights)
     counted = dx if weights is None else dx * weights.astype(real_dtype(dtype))
     dsum, dnear = jnp.sum(counted, axes), jnp.sum(real_dot(near, counted), axes)
@@ -181,18 +187,28 @@ def _push(batch: Batch, known: tuple, tangents: tuple) -> tuple[Array, Array, Ar
     v = -gain * inverse * (dsquares / n)
     u = u if dbias is None else u + dbias
     v = (v if dscale is None else v + dscale) * inverse
-    uv = jnp.stack([u - moments.delta * v, v.astype(u.dtype)], -1)
-    u, v = jnp.moveaxis(back(match_varying(uv, like=near)), -1, 0)
-    dy = spread(back(gain)) * dx + spread(u) + near * spread(v)
+    u, v = u - moments.delta * v, v.astype(u.dtype)
+    if not _is_alone(batch.plan):
+        uv = back(match_varying(jnp.stack([u, v], -1), like=near))
+        u, v = uv[..., 0], uv[..., 1]
+    u = u - (shift - own) * v
+    dy = spread(back(gain)) * dx + spread(u) + nearby * spread(v)
     return conceal(dy.astype(batch.dtype), weights), dsum / n, 2 * dsquares
 
 
 def _pool(plan: Plan, dsum: Array, dsquares: Array) -> tuple[Array, Array]:
-    """Returns both sums over all that is normalized together."""
+    """Returns both sums over all that is normalized together, by one collective."""
+    if _is_alone(plan):
+        return dsum, dsquares
     both = jnp.stack([dsum, dsquares.astype(dsum.dtype)], -1)
     both = sum_lanes(both, plan)
     both = sum_over_group(both, plan.axis_name, plan.axis_index_groups)
     return both[..., 0], both[..., 1].real.astype(dsquares.dtype)
+
+
+def _is_alone(plan: Plan) -> bool:
+    """Returns whether what this device or lane has is all that is normalized."""
+    return plan.lane_groups is None and not plan.axis_name
 
 
 def _to_rows(per_channel: Array | None, plan: Plan) -> Array | None:

@@ -101,12 +101,16 @@ def measure(x: Array, weights: Array | None, features: tuple[int, ...]) -> Momen
     dtype = stats_dtype(x.dtype)
     axes = reduction_axes(features, x.ndim)
     total = count(x, weights, features)
-    shift = lax.stop_gradient(choose_shift(x, weights, features)).astype(dtype)
-    deviation = conceal(x.astype(dtype) - expand(shift, features, x.ndim), weights)
-    weighted = deviation
-    if weights is not None:
-        weighted = deviation * weights.astype(real_dtype(dtype))
-    s1, s2 = jnp.sum(weighted, axes), jnp.sum(real_dot(deviation, weighted), axes)
+    factor = 1 if weights is None else weights.astype(real_dtype(dtype))
+
+    def from_shift(turn: int) -> tuple[Array, Array]:
+        shift = lax.stop_gradient(choose_shift(x, weights, features, turn))
+        shift = shift.astype(dtype)
+        return shift, conceal(x.astype(dtype) - expand(shift, features, x.ndim), weights)
+
+    (shift, first), (_, second) = from_shift(turn=0), from_shift(turn=1)
+    s1 = jnp.sum(first * factor, axes)
+    s2 = jnp.sum(real_dot(second, second * factor), axes)
     delta = s1 / as_divisor(total)
     return Moments(total, shift, delta, jnp.maximum(s2 - real_dot(s1, delta), 0))
 

@@ -8,6 +8,11 @@ A shift is an element, or half the sum of two, and never a mean of several: a co
 may compute a sum or a quotient twice and round it twice (contracted into the addition
 that follows, for one), and then what is subtracted from `x` is not what is added back
 to the mean. That cost three digits when it was tried.
+
+What a compiler sees twice it computes once, and an array `x - shift` that two sums read
+is stored for them: on CPUs that is a pass more, and one more array from the forward to
+the backward pass. So each sum over `x` takes a *turn* of its own at computing the same
+shift, and each pass over `x` without a sum has it `settled`.
 """
 
 import functools
@@ -21,27 +26,30 @@ from jaxbn.core._axes import feature_shape, reduction_axes
 from jaxbn.core._layout import laid_per_feature, left_to_compiler
 
 
-def choose_shift(x: Array, weights: Array | None, features: tuple[int, ...]) -> Array:
+def choose_shift(
+    x: Array, weights: Array | None, features: tuple[int, ...], turn: int = 0
+) -> Array:
     """Returns a number near each channel's mean, [C], in the dtype of `x`.
 
     The median of three elements that lie apart, so that one outlier does no harm; with
     weights, of elements that count most, since one that hardly counts may be anywhere.
+    The same number each `turn`; without weights the operations differ, for three turns.
     """
     axes = reduction_axes(features, x.ndim)
     if any(x.shape[a] == 0 for a in axes):
         zeros = jnp.zeros(feature_shape(x, features), x.dtype)
         return laid_per_feature(zeros, x, features)
     if weights is None:
-        find = functools.partial(middle_of_elements, axes=axes)
+        find = functools.partial(middle_of_elements, axes=axes, turn=turn)
         return left_to_compiler(find, x, features=features)
     find = functools.partial(middle_of_counted, features=features)
     return left_to_compiler(find, x, weights, features=features)
 
 
-def middle_of_elements(x: Array, axes: tuple[int, ...]) -> Array:
+def middle_of_elements(x: Array, axes: tuple[int, ...], turn: int) -> Array:
     """Returns the median of the elements at 1/6, 3/6 and 5/6 of `axes`."""
     three = [element_at(x, fraction, axes) for fraction in (1 / 6, 3 / 6, 5 / 6)]
-    return apart(median_of_three, *three)
+    return apart(median_of_three, *three[turn:], *three[:turn])
 
 
 def middle_of_counted(x: Array, weights: Array, features: tuple[int, ...]) -> Array:
@@ -58,12 +66,17 @@ def element_at(x: Array, fraction: float, axes: tuple[int, ...]) -> Array:
 
 
 def median_of_three(a: Array, b: Array, c: Array) -> Array:
-    """Returns the median, which is one of the three.
+    """Returns the median, which is one of the three."""
+    return jnp.maximum(jnp.minimum(a, b), jnp.minimum(jnp.maximum(a, b), c))
 
-    Sorted, which is an operation of its own: minima and maxima would be computed again
-    for every element that the shift is taken from (on a CPU a third of a layer's time).
+
+def settled(shift: Array) -> Array:
+    """Returns a shift as it is, computed before the pass over `x` that takes it.
+
+    The remainder by infinity, which changes nothing and counts as expensive: XLA would
+    compute minima and maxima again for every element (on a CPU a third of a layer).
     """
-    return jnp.sort(jnp.stack([a, b, c]), axis=0)[1]
+    return apart(lambda x: lax.rem(x, jnp.full_like(x, jnp.inf)), shift)
 
 
 def counted_near(
