@@ -176,7 +176,7 @@ def _push(batch: Batch, known: tuple, tangents: tuple) -> tuple[Array, Array, Ar
     near, nearby = (conceal(x.astype(dtype) - spread(s), weights) for s in (shift, own))
     dx = conceal(dx.astype(dtype), weights)
     counted = dx if weights is None else dx * weights.astype(real_dtype(dtype))
-    dsum, dnear = jnp.sum(counted, axes), jnp.sum(real_dot(near, counted), axes)
+    dnear, dsum = jnp.sum(real_dot(near, counted), axes), jnp.sum(counted, axes)
     dnear = dnear - real_dot(back(moments.delta), dsum)
     dsum, dsquares = _pool(batch.plan, dsum, dnear)
 
