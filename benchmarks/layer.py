@@ -1,19 +1,14 @@
-"""What a layer costs, forward and backward: beside its peers, and bare passes.
+"""What a layer costs beside its peers and bare passes: training, forward, evaluation.
 
     python -m benchmarks.layer [--repeats N] [--json FILE]
 
-Eight layers in a row in one program, from their input to the gradients of input, scale
-and bias, so that memory is allocated once. Peers that are not installed are left out,
-by name. The bare passes are those that any batch norm has to make, and no more: one
-read of the input for two sums, one to normalize, one of input and slope for two sums,
-one for the result. (They cancel at an offset, and are no norm to use.)
-`benchmarks/README.md` has the figures.
+Eight independent layers in one program, each with input, slope and results of its own
+in memory that stays allocated between calls (results are donated back): a fresh array
+costs a CPU two to four times what normalizing it does, which says nothing of the layer.
+Torch allocates as it does for everyone. Peers that are not installed are left out.
 """
 
-import argparse
-import importlib.util
-import json
-import math
+import functools
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -21,10 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from benchmarks._turns import in_turn
-from jaxbn import bn_apply, bn_init
+from benchmarks import _peers as peers
+from benchmarks._alone import Figures, markdown, run_alone
+from benchmarks._turns import Timing, in_turn
+from jaxbn import bn_apply
 
 SHAPES = (
     (4096, 256),
@@ -35,161 +31,153 @@ SHAPES = (
     (32, 7, 7, 512),
 )
 LAYERS = 8
+Run = Callable[[], Any]
 
 
-@jax.custom_vjp
-def bare(x, scale, bias):
-    """The passes of a batch norm, without care for its digits."""
-    return _forward(x, scale, bias)[0]
+def backward(norm: peers.Norm, x: Any, slope: Any, scale: Any, bias: Any) -> Any:
+    """Returns y and all gradients of a layer."""
+    y, back = jax.vjp(norm, x, scale, bias)
+    return y, back(slope)
 
 
-def _forward(x, scale, bias):
-    axes, n = tuple(range(x.ndim - 1)), math.prod(x.shape[:-1])
-    wide = x.astype(jnp.float32)
-    mean, square = jnp.sum(wide, axes) / n, jnp.sum(wide * wide, axes) / n
-    inverse = lax.rsqrt(square - mean * mean + 1e-5)
-    y = (wide - mean) * (inverse * scale) + bias
-    return y.astype(x.dtype), (x, mean, inverse, scale)
+def forward(norm: peers.Norm, x: Any, slope: Any, scale: Any, bias: Any) -> Any:
+    """Returns y of a layer."""
+    return norm(x, scale, bias)
 
 
-def _backward(saved, dy):
-    x, mean, inverse, scale = saved
-    axes, n = tuple(range(x.ndim - 1)), math.prod(x.shape[:-1])
-    wide, slope = x.astype(jnp.float32), dy.astype(jnp.float32)
-    s1, s2 = jnp.sum(slope, axes), jnp.sum(slope * wide, axes)
-    s2 = (s2 - mean * s1) * inverse
-    dx = (slope - s1 / n - (wide - mean) * (inverse * s2 / n)) * (scale * inverse)
-    return dx.astype(x.dtype), s2, s1
+def layers(of: Callable[..., Any], norm: peers.Norm, xs: list, slopes: list) -> Run:
+    """Returns what runs `of` for each input, with results where the last ones were."""
+
+    @functools.partial(jax.jit, donate_argnums=0, keep_unused=True)
+    def run(room, xs, slopes, scales, biases):
+        given = zip(xs, slopes, scales, biases, strict=True)
+        return [of(norm, *each) for each in given]
+
+    scales, biases = jnp.ones((2, len(xs), xs[0].shape[-1]))
+    shapes = jax.eval_shape(functools.partial(of, norm), xs[0], xs[0], *scales[:2])
+    room = [jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes) for _ in xs]
+    held = [room]
+
+    def again():
+        held[0] = run(held[0], xs, slopes, scales, biases)
+        return held[0]
+
+    return again
 
 
-bare.defvjp(_forward, _backward)
+def train(xs: list, slopes: list) -> dict[str, Run]:
+    """Returns forward and backward by every library."""
+    runs = {k: layers(backward, v, xs, slopes) for k, v in peers.norms().items()}
+    if peers.installed("torch"):
+        runs["torch"] = peers.of_torch(xs, slopes)
+    return runs
 
 
-def of_jax(norm: Callable[..., Any], x: Any, slope: Any) -> Callable[[], Any]:
-    """Returns what runs eight layers of `norm(x, scale, bias)` and their gradients."""
-
-    @jax.jit
-    def run(x, scales, biases, slope):
-        def layers(x, scales, biases):
-            for i in range(LAYERS):
-                x = norm(x, scales[i], biases[i])
-            return x
-
-        y, back = jax.vjp(layers, x, scales, biases)
-        return y, back(slope)
-
-    channels = x.shape[-1]
-    scales, biases = jnp.ones((LAYERS, channels)), jnp.zeros((LAYERS, channels))
-    return lambda: run(x, scales, biases, slope)
+def forward_only(xs: list, slopes: list) -> dict[str, Run]:
+    """Returns the forward pass in training mode by every library."""
+    return {k: layers(forward, v, xs, slopes) for k, v in peers.norms().items()}
 
 
-def ours(x, scale, bias):
-    params, state = {"scale": scale, "bias": bias}, bn_init(x.shape[-1])[1]
-    return bn_apply(params, state, x, True)[0]
-
-
-def of_flax(fast: bool) -> Callable[..., Any]:
+def evaluation(xs: list, slopes: list) -> dict[str, Run]:
+    """Returns the forward pass with running statistics."""
     from flax import linen as nn
 
-    layer = nn.BatchNorm(False, use_fast_variance=fast)
+    state = {"mean": jnp.ones(xs[0].shape[-1]), "var": jnp.ones(xs[0].shape[-1])}
 
-    def norm(x, scale, bias):
-        stats = {"mean": jnp.zeros(x.shape[-1]), "var": jnp.ones(x.shape[-1])}
-        variables = {"params": {"scale": scale, "bias": bias}, "batch_stats": stats}
-        y, _ = layer.apply(variables, x, mutable=["batch_stats"])
-        return y.astype(x.dtype)
+    def multiply_add(x, scale, bias):
+        return (x * scale + bias).astype(x.dtype)
 
-    return norm
+    def ours(x, scale, bias):
+        return bn_apply({"scale": scale, "bias": bias}, state, x, False)[0]
 
+    def flax(x, scale, bias):
+        params = {"scale": scale, "bias": bias}
+        layer = nn.BatchNorm(True, dtype=x.dtype)
+        return layer.apply({"params": params, "batch_stats": state}, x)
 
-def of_haiku() -> Callable[..., Any]:
-    import haiku as hk
-
-    layer = hk.transform_with_state(lambda x: hk.BatchNorm(True, True, 0.9)(x, True))
-
-    def norm(x, scale, bias):
-        _, state = jax.eval_shape(layer.init, jax.random.key(0), x)
-        state = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), state)
-        shape = (1,) * (x.ndim - 1) + scale.shape
-        affine = {"scale": scale.reshape(shape), "offset": bias.reshape(shape)}
-        y, _ = layer.apply({"batch_norm": affine}, state, None, x)
-        return y.astype(x.dtype)
-
-    return norm
+    norms = {"multiply-add": multiply_add, "jaxbn": ours, "flax": flax}
+    return {k: layers(forward, v, xs, slopes) for k, v in norms.items()}
 
 
-def of_torch(x: Any, slope: Any) -> Callable[[], Any]:
-    import torch
-
-    kind = torch.nn.BatchNorm2d if x.ndim == 4 else torch.nn.BatchNorm1d
-    layers = torch.nn.Sequential(*(kind(x.shape[-1]) for _ in range(LAYERS)))
-    half = x.dtype == jnp.bfloat16
-
-    def channels_last(a):
-        tensor = torch.from_numpy(np.array(a, np.float32))
-        tensor = tensor.permute(0, 3, 1, 2) if a.ndim == 4 else tensor
-        return tensor.to(torch.bfloat16) if half else tensor
-
-    given, back = channels_last(x).requires_grad_(), channels_last(slope)
-
-    def run():
-        given.grad = None
-        y = layers(given)
-        y.backward(back)
-        return np.zeros(())
-
-    return run
-
-
-def measure(shape: tuple[int, ...], dtype: str, repeats: int) -> dict[str, Any]:
-    """Returns milliseconds of eight layers by library."""
-    rng = np.random.default_rng(0)
-    x, slope = (jnp.asarray(rng.normal(size=shape), dtype) for _ in range(2))
-    runs = {
-        "bare passes": of_jax(bare, x, slope),
-        "jaxbn": of_jax(ours, x, slope),
-        "flax": of_jax(of_flax(True), x, slope),
-        "flax, exact": of_jax(of_flax(False), x, slope),
+def masked(xs: list, slopes: list) -> dict[str, Run]:
+    """Returns training with the last eighth of the examples masked, and without."""
+    num = xs[0].shape[0]
+    mask = jnp.arange(num) < num - num // 8
+    mask = mask.reshape(num, *[1] * (xs[0].ndim - 2))
+    norms = {
+        "jaxbn, no mask": peers.ours,
+        "jaxbn": functools.partial(peers.ours, mask=mask),
+        "flax": functools.partial(peers.of_flax(fast=True), mask=mask[..., None]),
     }
-    if importlib.util.find_spec("haiku"):
-        runs["haiku"] = of_jax(of_haiku(), x, slope)
-    if importlib.util.find_spec("torch"):
-        runs["torch"] = of_torch(x, slope)
-    return {name: timing._asdict() for name, timing in in_turn(runs, repeats).items()}
+    return {k: layers(backward, v, xs, slopes) for k, v in norms.items()}
 
 
-def main() -> None:
-    """Measures all shapes, and prints ratios to the bare passes."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--json", help="where to write the figures")
-    arguments = parser.parse_args()
-    found = {}
-    for shape in SHAPES:
-        row = measure(shape, arguments.dtype, arguments.repeats)
-        found["x".join(map(str, shape))] = row
-    names = list(next(iter(found.values())))
-    print(f"| {arguments.dtype} | " + " | ".join(names) + " |")
-    print("|---" * (len(names) + 1) + "|")
-    for shape, row in found.items():
-        least = row[names[0]]["median"]
-        ratios = [f"{row[name]['median'] / least:.2f}" for name in names[1:]]
-        print(f"| {shape} | {least:.1f} ms | " + " | ".join(ratios) + " |")
-    means = [
-        statistics.geometric_mean(
-            row[name]["median"] / row[names[0]]["median"] for row in found.values()
-        )
-        for name in names[1:]
-    ]
-    print("| geometric mean | | " + " | ".join(f"{m:.2f}" for m in means) + " |")
-    for peer, module in (("haiku", "haiku"), ("torch", "torch")):
-        if not importlib.util.find_spec(module):
-            print(f"{peer} is not installed, and left out")
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(found, file, indent=1)
+MODES: dict[str, tuple[Callable[..., dict[str, Run]], str]] = {
+    "training": (train, "float32"),
+    "training, bfloat16": (train, "bfloat16"),
+    "forward only": (forward_only, "float32"),
+    "evaluation": (evaluation, "float32"),
+    "masked": (masked, "float32"),
+}
+
+
+def measure(repeats: int = 7) -> Figures:
+    """Returns milliseconds a layer by mode, shape and library."""
+    found: Figures = {}
+    for mode, (make, dtype) in MODES.items():
+        found[mode] = {}
+        for shape in SHAPES:
+            rng = np.random.default_rng(0)
+            x, slope = (jnp.asarray(rng.normal(size=shape), dtype) for _ in range(2))
+            xs, slopes = ([a + 0 for _ in range(LAYERS)] for a in (x, slope))
+            times = in_turn(make(xs, slopes), repeats)
+            found[mode]["x".join(map(str, shape))] = {
+                name: Timing(t.median / LAYERS, t.least / LAYERS)._asdict()
+                for name, t in times.items()
+            }
+    return found
+
+
+def ratio(figures: Figures, mode: str, name: str, base: str) -> float:
+    """Returns the geometric mean over shapes of the medians' ratios."""
+    rows = figures[mode].values()
+    return statistics.geometric_mean(
+        row[name]["median"] / row[base]["median"] for row in rows
+    )
+
+
+def table(figures: Figures) -> str:
+    """Returns a table for each mode, as ratios to its first column."""
+    parts = []
+    for mode, rows in figures.items():
+        base, *names = next(iter(rows.values()))
+        lines = []
+        for shape, row in rows.items():
+            least = row[base]["median"]
+            ratios = [f"{row[name]['median'] / least:.2f}" for name in names]
+            lines.append([shape, f"{least:.2f} ms", *ratios])
+        means = [f"{ratio(figures, mode, name, base):.2f}" for name in names]
+        lines.append(["geometric mean", "1", *means])
+        parts.append(markdown([mode, base, *names], lines))
+    left_out = [f"{name} is not installed, and left out" for name in peers.missing()]
+    return "\n\n".join([*parts, *left_out])
+
+
+def draw(figures: Figures, axes: Any) -> None:
+    """Draws the ratios to the bare passes in training, a group of bars a shape."""
+    rows = figures["training"]
+    base, *names = next(iter(rows.values()))
+    width = 0.8 / len(names)
+    for i, name in enumerate(names):
+        heights = [row[name]["median"] / row[base]["median"] for row in rows.values()]
+        places = np.arange(len(rows)) + (i - (len(names) - 1) / 2) * width
+        axes.bar(places, heights, width, label=name)
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_xticks(range(len(rows)), list(rows))
+    axes.set_ylabel("time / time of the bare passes")
+    axes.set_title("A layer forward and backward, float32")
+    axes.legend(ncols=2)
 
 
 if __name__ == "__main__":
-    main()
+    run_alone(measure, table, __doc__)

@@ -13,6 +13,7 @@ from jaxbn.core import batch_moments as batch_moments
 from jaxbn.core import batch_norm as batch_norm
 from jaxbn.core import bn_apply as bn_apply
 from jaxbn.core import bn_init as bn_init
+from jaxbn.core import keep_norm_inputs as keep_norm_inputs
 from jaxbn.core import merge_moments as merge_moments
 from jaxbn.core import normalize as normalize
 from jaxbn.core import reduce_moments as reduce_moments

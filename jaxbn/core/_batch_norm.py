@@ -39,6 +39,7 @@ from jaxbn.core._mask import as_weights
 from jaxbn.core._moments import Moments
 from jaxbn.core._normalize import normalize
 from jaxbn.core._plan import Plan, make_plan
+from jaxbn.core._remat import named_input
 from jaxbn.core._running import needs_count, update_running
 
 Adjust: TypeAlias = Callable[[State, Moments], tuple[Array, Array]]
@@ -182,7 +183,7 @@ def bn_apply(
         check_state(state, shape, counts=counts, devices=mesh_size(plan.laid_along))
     dtype = np.dtype(x.dtype if dtype is None else dtype)
     batch = Batch(features, epsilon, plan, dtype)
-    given = x, scale, bias, weights, batch, custom_derivative
+    given = named_input(x), scale, bias, weights, batch, custom_derivative
     if adjust is None:
         by_batch, moments = apply_batch(*given)
     else:

@@ -36,7 +36,7 @@ import jax.numpy as jnp
 from jaxbn.base import Array, DType
 from jaxbn.core._axes import expand, reduction_axes
 from jaxbn.core._devices import are_mesh_axes, match_varying
-from jaxbn.core._dtypes import real_dot, real_dtype, stats_dtype
+from jaxbn.core._dtypes import real_dot, stats_dtype
 from jaxbn.core._lanes import (
     cut,
     features_when_cut,
@@ -46,11 +46,12 @@ from jaxbn.core._lanes import (
     sum_lanes,
     to_lanes,
 )
-from jaxbn.core._mask import conceal
+from jaxbn.core._mask import conceal, fill, weigh
 from jaxbn.core._moments import Moments, as_divisor
 from jaxbn.core._normalize import inverse_deviation, standardize
 from jaxbn.core._plan import Plan
 from jaxbn.core._reduce import reduce_moments, sum_over_group
+from jaxbn.core._remat import named_moments
 from jaxbn.core._shift import choose_shift, settled
 
 
@@ -105,6 +106,19 @@ def plain_batch(
     plan = batch.plan
     moments = merge_lanes(measure_lanes(x, weights, batch.features, plan), plan)
     moments = reduce_moments(moments, plan.axis_name, plan.axis_index_groups)
+    return _normalize_by(moments, x, scale, bias, weights, batch), moments
+
+
+def _normalize_by(
+    moments: Moments,
+    x: Array,
+    scale: Array | None,
+    bias: Array | None,
+    weights: Array | None,
+    batch: Batch,
+) -> Array:
+    """Returns `x` normalized by the moments of each batch in it."""
+    plan = batch.plan
     back = functools.partial(to_lanes, plan=plan)
     y = standardize(
         conceal(x, weights),
@@ -116,7 +130,7 @@ def plain_batch(
         batch.epsilon,
         batch.features,
     )
-    return conceal(y.astype(batch.dtype), weights), moments
+    return conceal(y.astype(batch.dtype), weights)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
@@ -148,7 +162,9 @@ def _derive(
 ) -> tuple[tuple[Array, Moments], tuple[Array, Moments]]:
     x, scale, bias, weights = primals
     dx, dscale, dbias, _ = tangents
-    y, moments = normalize_batch(x, scale, bias, weights, batch)
+    _, moments = normalize_batch(x, None, None, weights, batch)
+    moments = named_moments(moments)
+    y = _normalize_by(moments, x, scale, bias, weights, batch)
     # What enters a checkpoint is all that is kept of what happens inside it.
     push = jax.checkpoint(functools.partial(_push, batch), prevent_cse=False)
     dy, dmean, dm2 = push((x, scale, weights, moments), (dx, dscale, dbias))
@@ -170,12 +186,12 @@ def _push(batch: Batch, known: tuple, tangents: tuple) -> tuple[Array, Array, Ar
     spread = functools.partial(expand, features=batch.features, ndim=x.ndim)
     dtype = stats_dtype(x.dtype)
     shift = settled(back(moments.shift))
-    own = shift
-    if weights is None:
-        own = choose_shift(x, None, batch.features, turn=2).astype(dtype)
-    near, nearby = (conceal(x.astype(dtype) - spread(s), weights) for s in (shift, own))
+    first, own = (choose_shift(x, weights, batch.features, turn) for turn in (0, 2))
+    own = own.astype(dtype)
+    x = fill(x, weights, spread(settled(first))).astype(dtype)
+    near, nearby = (x - spread(s) for s in (shift, own))
     dx = conceal(dx.astype(dtype), weights)
-    counted = dx if weights is None else dx * weights.astype(real_dtype(dtype))
+    counted = weigh(dx, weights)
     dnear, dsum = jnp.sum(real_dot(near, counted), axes), jnp.sum(counted, axes)
     dnear = dnear - real_dot(back(moments.delta), dsum)
     dsum, dsquares = _pool(batch.plan, dsum, dnear)

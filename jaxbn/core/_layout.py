@@ -75,17 +75,20 @@ def layout_of(x: Array) -> Any:
     return jax.typeof(x).sharding if get_abstract_mesh().explicit_axes else None
 
 
-def keep(flags: Array, value: Array) -> Array:
-    """Returns `value` where `flags`, else 0; `flags` broadcast from their first axes.
+def keep(flags: Array, value: Array, other: Array | int = 0) -> Array:
+    """Returns `value` where `flags`, else `other`.
 
-    Unlike a product, 0 also where the value is not finite.
+    Unlike a product, 0 also where the value is not finite. `flags` broadcast from their
+    first axes.
     """
     flags = flags.reshape(flags.shape + (1,) * (value.ndim - flags.ndim))
     if get_abstract_mesh().explicit_axes:
         shape = jnp.broadcast_shapes(flags.shape, value.shape)
         value = jnp.broadcast_to(value, shape)
         flags = laid_like(jnp.broadcast_to(flags, shape), value)
-    return jnp.where(flags, value, 0)
+        if not isinstance(other, int):
+            other = laid_like(jnp.broadcast_to(other, shape), value)
+    return jnp.where(flags, value, other)
 
 
 def _spec(x: Array) -> tuple:

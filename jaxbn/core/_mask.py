@@ -71,6 +71,22 @@ def conceal(x: Array, weights: Array | None) -> Array:
     return x if weights is None else keep(weights != 0, x)
 
 
+def fill(x: Array, weights: Array | None, value: Array) -> Array:
+    """Returns `x` with `value` where the weight is 0, whatever is there.
+
+    With a shift for value what is masked deviates from it by nothing, and sums over all
+    are sums of what counts.
+    """
+    return x if weights is None else keep(weights != 0, x, value)
+
+
+def weigh(x: Array, weights: Array | None) -> Array:
+    """Returns `x`, which is 0 where the weight is 0, times the weight."""
+    if weights is None or weights.dtype == bool:
+        return x
+    return x * weights.astype(real_dtype(x.dtype))
+
+
 def count(x: Array, weights: Array | None, features: tuple[int, ...]) -> Array:
     """Returns the sum of weights per channel, [C], without spreading them over `x`."""
     dtype = real_dtype(x.dtype)

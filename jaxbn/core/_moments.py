@@ -21,9 +21,9 @@ from jax.typing import ArrayLike
 
 from jaxbn.base import Array, Axes
 from jaxbn.core._axes import expand, feature_axes, reduction_axes
-from jaxbn.core._dtypes import as_inexact, real_dot, real_dtype, stats_dtype
-from jaxbn.core._mask import as_weights, conceal, count
-from jaxbn.core._shift import choose_shift, middle
+from jaxbn.core._dtypes import as_inexact, real_dot, stats_dtype
+from jaxbn.core._mask import as_weights, count, fill, weigh
+from jaxbn.core._shift import choose_shift, middle, settled
 
 
 class Moments(NamedTuple):
@@ -101,16 +101,13 @@ def measure(x: Array, weights: Array | None, features: tuple[int, ...]) -> Momen
     dtype = stats_dtype(x.dtype)
     axes = reduction_axes(features, x.ndim)
     total = count(x, weights, features)
-    factor = 1 if weights is None else weights.astype(real_dtype(dtype))
-
-    def from_shift(turn: int) -> tuple[Array, Array]:
-        shift = lax.stop_gradient(choose_shift(x, weights, features, turn))
-        shift = shift.astype(dtype)
-        return shift, conceal(x.astype(dtype) - expand(shift, features, x.ndim), weights)
-
-    (shift, first), (_, second) = from_shift(turn=0), from_shift(turn=1)
-    s1 = jnp.sum(first * factor, axes)
-    s2 = jnp.sum(real_dot(second, second * factor), axes)
+    shifts = [choose_shift(x, weights, features, turn) for turn in (0, 1)]
+    shift, again = map(lax.stop_gradient, shifts)
+    x = fill(x, weights, expand(settled(shift), features, x.ndim)).astype(dtype)
+    shift, again = shift.astype(dtype), again.astype(dtype)
+    first, second = (x - expand(s, features, x.ndim) for s in (shift, again))
+    s1 = jnp.sum(weigh(first, weights), axes)
+    s2 = jnp.sum(real_dot(second, weigh(second, weights)), axes)
     delta = s1 / as_divisor(total)
     return Moments(total, shift, delta, jnp.maximum(s2 - real_dot(s1, delta), 0))
 

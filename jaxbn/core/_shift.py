@@ -33,7 +33,7 @@ def choose_shift(
 
     The median of three elements that lie apart, so that one outlier does no harm; with
     weights, of elements that count most, since one that hardly counts may be anywhere.
-    The same number each `turn`; without weights the operations differ, for three turns.
+    The same number each `turn`, by operations that differ, for three turns.
     """
     axes = reduction_axes(features, x.ndim)
     if any(x.shape[a] == 0 for a in axes):
@@ -42,7 +42,7 @@ def choose_shift(
     if weights is None:
         find = functools.partial(middle_of_elements, axes=axes, turn=turn)
         return left_to_compiler(find, x, features=features)
-    find = functools.partial(middle_of_counted, features=features)
+    find = functools.partial(middle_of_counted, features=features, turn=turn)
     return left_to_compiler(find, x, weights, features=features)
 
 
@@ -52,10 +52,12 @@ def middle_of_elements(x: Array, axes: tuple[int, ...], turn: int) -> Array:
     return apart(median_of_three, *three[turn:], *three[:turn])
 
 
-def middle_of_counted(x: Array, weights: Array, features: tuple[int, ...]) -> Array:
+def middle_of_counted(
+    x: Array, weights: Array, features: tuple[int, ...], turn: int
+) -> Array:
     """Returns the median of three elements of largest weight."""
     three = [counted_near(x, weights, k, features) for k in (0, 1 / 3, 2 / 3)]
-    return apart(median_of_three, *three)
+    return apart(median_of_three, *three[turn:], *three[:turn])
 
 
 def element_at(x: Array, fraction: float, axes: tuple[int, ...]) -> Array:
