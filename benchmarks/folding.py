@@ -1,29 +1,28 @@
 """What folding saves in evaluation: time, memory, numbers kept.
 
-    python -m benchmarks.folding [--json FILE]
+    python -m benchmarks.folding [--repeats N] [--json FILE]
 
 Models in evaluation with trained-like statistics, folded and not, jitted, in turn.
 `benchmarks/README.md` has the figures.
 """
 
-import argparse
-import json
-import statistics
-import time
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks._alone import Figures, markdown, run_alone
+from benchmarks._turns import in_turn
 from jaxbn import batch_norm
 from jaxbn.models import create_model
 from jaxbn.surgery import fold
 
 MODELS = {"resnet20": (32, 32, 3), "convnet": (28, 28, 1), "mlp": (28, 28, 1)}
-SIZE, REPEATS = 64, 30
+SIZE = 64
 
 
-def measure(name):
+def measure_model(name: str, repeats: int) -> Figures:
     """Returns milliseconds a batch, temporary bytes and numbers kept, by form."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(SIZE, *MODELS[name])), jnp.float32)
@@ -39,16 +38,12 @@ def measure(name):
         "folded": (lambda v, x: folded.apply(v, x, False), folded.variables),
     }
     runs = {key: jax.jit(run).lower(v, x).compile() for key, (run, v) in forms.items()}
-    times = {key: [] for key in forms}
-    for _ in range(REPEATS):
-        for key, run in runs.items():
-            began = time.perf_counter()
-            jax.block_until_ready(run(forms[key][1], x))
-            times[key].append(1e3 * (time.perf_counter() - began))
+    calls = {k: functools.partial(run, forms[k][1], x) for k, run in runs.items()}
+    times = in_turn(calls, repeats)
     kept = dict(zip(forms, folded.num_params, strict=True))
     return {
         key: {
-            "ms": statistics.median(times[key]),
+            "ms": times[key].median,
             "temp_bytes": runs[key].memory_analysis().temp_size_in_bytes,
             "numbers": kept[key],
         }
@@ -56,24 +51,29 @@ def measure(name):
     } | {"error": folded.error}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", help="where to write the figures")
-    arguments = parser.parse_args()
-    found = {name: measure(name) for name in MODELS}
-    print("| model | ms, plain | ms, folded | ratio | MB, plain | folded | numbers |")
-    print("|---|---|---|---|---|---|---|")
-    for name, row in found.items():
+def measure(repeats: int = 30) -> Figures:
+    """Returns what each model costs, by model and form."""
+    return {name: measure_model(name, repeats) for name in MODELS}
+
+
+def table(figures: Figures) -> str:
+    """Returns times, memory and numbers kept, plain and folded."""
+    rows = []
+    for name, row in figures.items():
         a, b = row["plain"], row["folded"]
-        print(
-            f"| {name} | {a['ms']:.2f} | {b['ms']:.2f} | {b['ms'] / a['ms']:.2f} "
-            f"| {a['temp_bytes'] / 1e6:.1f} | {b['temp_bytes'] / 1e6:.1f} "
-            f"| {a['numbers']:,} to {b['numbers']:,} |"
+        rows.append(
+            [
+                name,
+                f"{a['ms']:.2f}",
+                f"{b['ms']:.2f}",
+                f"{b['ms'] / a['ms']:.2f}",
+                f"{a['temp_bytes'] / 1e6:.1f} to {b['temp_bytes'] / 1e6:.1f}",
+                f"{a['numbers']:,} to {b['numbers']:,}",
+            ]
         )
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(found, file, indent=1)
+    head = ["model", "ms, plain", "ms, folded", "ratio", "temporary MB", "numbers kept"]
+    return markdown(head, rows)
 
 
 if __name__ == "__main__":
-    main()
+    run_alone(measure, table, __doc__)

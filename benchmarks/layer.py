@@ -53,8 +53,10 @@ def layers(of: Callable[..., Any], norm: peers.Norm, xs: list, slopes: list) -> 
         given = zip(xs, slopes, scales, biases, strict=True)
         return [of(norm, *each) for each in given]
 
-    scales, biases = jnp.ones((2, len(xs), xs[0].shape[-1]))
-    shapes = jax.eval_shape(functools.partial(of, norm), xs[0], xs[0], *scales[:2])
+    affine = len(xs), xs[0].shape[-1]
+    scales, biases = jnp.ones(affine), jnp.zeros(affine)
+    of_one = functools.partial(of, norm)
+    shapes = jax.eval_shape(of_one, xs[0], slopes[0], scales[0], biases[0])
     room = [jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes) for _ in xs]
     held = [room]
 

@@ -1,27 +1,26 @@
 """What precise statistics cost: beside a plain training-mode forward of the same data.
 
-    python -m benchmarks.precise [--json FILE]
+    python -m benchmarks.precise [--repeats N] [--json FILE]
 
 The plain forward updates its running statistics, as a loop over the data would. The
 other way is fvcore's: means and mean squares of the batches, noted and averaged. All
 three are jitted, one call a batch, in turn. `benchmarks/README.md` has the figures.
 """
 
-import argparse
-import json
-import statistics
-import time
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks._alone import Figures, markdown, run_alone
+from benchmarks._turns import in_turn
 from jaxbn import batch_norm
 from jaxbn.models import create_model
 from jaxbn.population import precise_batch_stats
 from jaxbn.tree import watch
 
-BATCHES, SIZE, REPEATS = 8, 64, 5
+BATCHES, SIZE = 8, 64
 MODELS = {"resnet8": (32, 32, 3), "convnet": (28, 28, 1), "mlp": (28, 28, 1)}
 
 
@@ -78,44 +77,35 @@ def precise(model, variables, batches):
 WAYS = {"forward": forward, "mean squares": mean_squares, "precise": precise}
 
 
-def measure(name):
-    """Returns milliseconds a batch (median of the repeats) by way."""
-    rng = np.random.default_rng(0)
-    batches = [
-        jnp.asarray(rng.normal(size=(SIZE, *MODELS[name])), jnp.float32)
-        for _ in range(BATCHES)
+def measure(repeats: int = 5) -> Figures:
+    """Returns milliseconds a batch by model and way."""
+    found: Figures = {}
+    for name, shape in MODELS.items():
+        rng = np.random.default_rng(0)
+        draw = functools.partial(rng.normal, size=(SIZE, *shape))
+        batches = [jnp.asarray(draw(), jnp.float32) for _ in range(BATCHES)]
+        model = create_model(name, 10, batch_norm())
+        init = jax.jit(model.init, static_argnums=2)
+        variables = init(jax.random.key(0), batches[0], False)
+        runs = {way: make(model, variables, batches) for way, make in WAYS.items()}
+        times = in_turn(runs, repeats)
+        found[name] = {way: timing.median / BATCHES for way, timing in times.items()}
+    return found
+
+
+def table(figures: Figures) -> str:
+    """Returns milliseconds a batch, and their ratio."""
+    rows = [
+        [name, *(f"{row[way]:.2f}" for way in WAYS), f"{ratio(figures, name):.2f}"]
+        for name, row in figures.items()
     ]
-    model = create_model(name, 10, batch_norm())
-    variables = jax.jit(model.init, static_argnums=2)(
-        jax.random.key(0), batches[0], False
-    )
-    runs = {way: make(model, variables, batches) for way, make in WAYS.items()}
-    times = {way: [] for way in WAYS}
-    for repeat in range(REPEATS + 1):
-        for way, run in runs.items():
-            began = time.perf_counter()
-            jax.block_until_ready(run())
-            if repeat:  # The first one compiles.
-                times[way].append(1e3 * (time.perf_counter() - began) / BATCHES)
-    return {way: statistics.median(each) for way, each in times.items()}
+    return markdown(["ms a batch", *WAYS, "precise / forward"], rows)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", help="where to write the figures")
-    arguments = parser.parse_args()
-    found = {name: measure(name) for name in MODELS}
-    print(f"{BATCHES} batches of {SIZE}, ms a batch")
-    print("| model | forward | mean squares | precise | precise / forward |")
-    print("|---|---|---|---|---|")
-    for name, row in found.items():
-        ratio = row["precise"] / row["forward"]
-        cells = " | ".join(f"{row[way]:.1f}" for way in WAYS)
-        print(f"| {name} | {cells} | {ratio:.2f} |")
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(found, file, indent=1)
+def ratio(figures: Figures, name: str) -> float:
+    """Returns what precise statistics take over a plain forward."""
+    return figures[name]["precise"] / figures[name]["forward"]
 
 
 if __name__ == "__main__":
-    main()
+    run_alone(measure, table, __doc__)

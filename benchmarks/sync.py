@@ -1,16 +1,14 @@
 """What synchronizing costs: time, collectives and bytes, beside flax.linen.BatchNorm.
 
-    python -m benchmarks.sync [--json FILE]
+    python -m benchmarks.sync [--repeats N] [--json FILE]
 
 Virtual devices of a CPU share its cores, so the times say how the arithmetic and the
 calls compare, not how a network would do; collectives and bytes are those of any
 machine. `benchmarks/README.md` has the figures.
 """
 
-import argparse
-import json
-import statistics
-import time
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +18,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import jaxbn.linen
+from benchmarks._alone import Figures, markdown, run_alone
+from benchmarks._turns import in_turn
 from jaxbn.core._reduce import SWITCH_BYTES, prefers_sums
 from jaxbn.diagnostics import find_collectives
 
@@ -31,7 +31,8 @@ LAYERS = {
         use_fast_variance=False, **options
     ),
 }
-REPEATS, INNER = 15, 8
+DEVICES, CHANNELS = (8, 16, 32, 64, 128, 256), (64, 256, 2048)
+INNER = 8
 
 
 def step_of(make, devices):
@@ -69,21 +70,17 @@ def step_of(make, devices):
     return jax.jit(mapped).lower(*arguments).compile(), arguments
 
 
-def measure(devices):
+def measure_on(devices: int, repeats: int) -> Figures:
     """Returns milliseconds a layer (median, minimum) and collectives, by layer."""
     steps = {name: step_of(make, devices) for name, make in LAYERS.items()}
-    times = {name: [] for name in LAYERS}
-    for _ in range(REPEATS):
-        for name, (step, arguments) in steps.items():  # In turn, so noise is shared.
-            began = time.perf_counter()
-            jax.block_until_ready(step(*arguments))
-            times[name].append(1e3 * (time.perf_counter() - began) / INNER)
+    calls = {k: functools.partial(step, *given) for k, (step, given) in steps.items()}
+    times = in_turn(calls, repeats)
     found = {}
     for name, (step, _) in steps.items():
         sent = find_collectives(step)
         found[name] = {
-            "median_ms": statistics.median(times[name]),
-            "min_ms": min(times[name]),
+            "median_ms": times[name].median / INNER,
+            "min_ms": times[name].least / INNER,
             # The sum of the parameters' gradients travels with one of them.
             "collectives_a_layer": len(sent) / INNER if devices > 1 else 0,
             "bytes_a_layer": sum(c.num_bytes for c in sent) / INNER,
@@ -97,37 +94,39 @@ def moved(devices, channels):
     return ring * 4 * devices * channels * 4, ring * 4 * channels * 4
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", help="where to write the figures")
-    arguments = parser.parse_args()
+def measure(repeats: int = 15) -> Figures:
+    """Returns what is timed on virtual devices, and what is sent on many."""
     jax.config.update("jax_num_cpu_devices", 8)
-    timed = {devices: measure(devices) for devices in (1, 2, 4, 8)}
-    print(f"forward and backward of a layer, {SHAPE} a device, float32, CPU")
-    print("| devices | layer | ms, median (min) | ratio | collectives | bytes |")
-    print("|---|---|---|---|---|---|")
-    for devices, found in timed.items():
+    sent: list[Any] = []
+    for devices in DEVICES:
+        for channels in CHANNELS:
+            chosen = "sums" if prefers_sums(devices, 1, channels * 4) else "slots"
+            sent.append([devices, channels, *moved(devices, channels), chosen])
+    timed = {str(n): measure_on(n, repeats) for n in (1, 2, 4, 8)}
+    return {"timed": timed, "moved": sent}
+
+
+def table(figures: Figures) -> str:
+    """Returns both as tables."""
+    rows = []
+    for devices, found in figures["timed"].items():
         base = found["flax"]["median_ms"]
         for name, row in found.items():
-            print(
-                f"| {devices} | {name} | {row['median_ms']:.2f} ({row['min_ms']:.2f}) "
-                f"| {row['median_ms'] / base:.2f} | {row['collectives_a_layer']:.3g} "
-                f"| {row['bytes_a_layer']:,.0f} |"
+            times = f"{row['median_ms']:.2f} ({row['min_ms']:.2f})"
+            ratio = f"{row['median_ms'] / base:.2f}"
+            count = f"{row['collectives_a_layer']:.3g}"
+            rows.append(
+                [devices, name, times, ratio, count, f"{row['bytes_a_layer']:,.0f}"]
             )
-    print(f"\nforward, bytes sent by a device; sums from {SWITCH_BYTES:,} saved on")
-    print("| devices | channels | slots | sums | chosen |")
-    print("|---|---|---|---|---|")
-    table = []
-    for devices in (8, 16, 32, 64, 128, 256):
-        for channels in (64, 256, 2048):
-            slots, sums = moved(devices, channels)
-            chosen = "sums" if prefers_sums(devices, 1, channels * 4) else "slots"
-            table.append((devices, channels, slots, sums, chosen))
-            print(f"| {devices} | {channels} | {slots:,.0f} | {sums:,.0f} | {chosen} |")
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump({"timed": timed, "moved": table}, file, indent=1)
+    head = ["devices", "layer", "ms, median (min)", "ratio", "collectives", "bytes"]
+    sent = [
+        [str(n), str(c), f"{a:,.0f}", f"{b:,.0f}", by]
+        for n, c, a, b, by in figures["moved"]
+    ]
+    slots = markdown(["devices", "channels", "slots", "sums", "chosen"], sent)
+    saved = f"forward, bytes sent by a device; sums from {SWITCH_BYTES:,} saved on"
+    return "\n\n".join([markdown(head, rows), saved, slots])
 
 
 if __name__ == "__main__":
-    main()
+    run_alone(measure, table, __doc__)

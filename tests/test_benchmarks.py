@@ -9,8 +9,7 @@ from benchmarks import sync
 
 def test_sync_counts_collectives_as_it_says(monkeypatch):
     monkeypatch.setattr(sync, "SHAPE", (2, 2, 2, 4))
-    monkeypatch.setattr(sync, "REPEATS", 1)
-    found = sync.measure(2)
+    found = sync.measure_on(2, repeats=1)
     assert {name: row["collectives_a_layer"] for name, row in found.items()} == {
         "jaxbn": 2,
         "flax": 2,
