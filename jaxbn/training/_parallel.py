@@ -7,6 +7,7 @@ the sharding of the rows. The devices may belong to several processes: each of t
 hands over what lies on its own.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -128,8 +129,13 @@ def put(parallel: Parallel, tree: Any, kind: Any = REPLICATED) -> Any:
             x = np.stack(np.split(x, len(parallel.devices), axis=1))
         return x[mine]
 
-    copy = jax.pmap(lambda tree: tree, axis_name=AXIS, devices=parallel.devices)
-    return copy(_each(kind, stack, tree))
+    return _copier(parallel.devices)(_each(kind, stack, tree))
+
+
+@functools.cache
+def _copier(devices: tuple[jax.Device, ...]) -> Callable[[Any], Any]:
+    """Returns what lays a tree [D, ...] on devices, compiled once for each shape."""
+    return jax.pmap(lambda tree: tree, axis_name=AXIS, devices=devices)
 
 
 def put_rows(parallel: Parallel, tree: Any) -> Any:

@@ -7,7 +7,6 @@ Here a norm's state, and if wanted its parameters, are kept once a domain, stack
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
@@ -120,9 +119,14 @@ def domain_norm(
             moved = {k: v.at[domain].set(new[k], mode="drop") for k, v in state.items()}
         else:
             inside = _masks(domain, num_domains + 1, mask, x, norm)
-            ys, new = jax.vmap(run, (0 if own else None, 0, 0))(affines, states, inside)
-            y = jnp.sum(ys, 0, dtype=ys.dtype)  # 0 behind a mask
-            moved = {k: v[:-1] for k, v in new.items()}
+            y, new = None, []
+            # One after the other: on a CPU a vmap takes five times as long.
+            for d in range(num_domains + 1):
+                here = affines if not own else {k: v[d] for k, v in affines.items()}
+                part, moved = run(here, {k: v[d] for k, v in states.items()}, inside[d])
+                y = part if y is None else y + part  # 0 behind a mask
+                new.append(moved)
+            moved = {k: jnp.stack([each[k] for each in new[:-1]]) for k in state}
         update = overrides.get("update_stats")
         return y, moved if (train if update is None else update) else state
 
