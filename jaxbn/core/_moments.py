@@ -103,8 +103,8 @@ def measure(x: Array, weights: Array | None, features: tuple[int, ...]) -> Momen
     total = count(x, weights, features)
     shifts = [choose_shift(x, weights, features, turn) for turn in (0, 1)]
     shift, again = map(lax.stop_gradient, shifts)
-    x = fill(x, weights, expand(settled(shift), features, x.ndim)).astype(dtype)
     shift, again = shift.astype(dtype), again.astype(dtype)
+    x = fill(x.astype(dtype), weights, expand(settled(shift), features, x.ndim))
     first, second = (x - expand(s, features, x.ndim) for s in (shift, again))
     s1 = jnp.sum(weigh(first, weights), axes)
     s2 = jnp.sum(real_dot(second, weigh(second, weights)), axes)
