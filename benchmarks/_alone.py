@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+
 Figures = dict[str, Any]
 
 
@@ -26,6 +28,12 @@ def run_alone(
     print(table(figures))
     if given["json"]:
         write(given["json"], json.dumps(figures, indent=1))
+
+
+def split_cpu(devices: int) -> None:
+    """Splits the CPU into virtual devices, unless it is split so already."""
+    if jax.config.jax_num_cpu_devices != devices:
+        jax.config.update("jax_num_cpu_devices", devices)
 
 
 def write(path: Path, text: str) -> None:

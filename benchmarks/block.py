@@ -92,7 +92,7 @@ def made() -> dict[str, dict[str, tuple[Any, tuple]]]:
     return found
 
 
-def measure(repeats: int = 5) -> Figures:
+def measure(repeats: int = 3) -> Figures:
     """Returns what each program costs, by setting and library."""
     found: Figures = {}
     for setting, losses in made().items():

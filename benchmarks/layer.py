@@ -123,7 +123,7 @@ MODES: dict[str, tuple[Callable[..., dict[str, Run]], str]] = {
 }
 
 
-def measure(repeats: int = 7) -> Figures:
+def measure(repeats: int = 5) -> Figures:
     """Returns milliseconds a layer by mode, shape and library."""
     found: Figures = {}
     for mode, (make, dtype) in MODES.items():

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from benchmarks import _peers as peers
-from benchmarks._alone import Figures, markdown, run_alone
+from benchmarks._alone import Figures, markdown, run_alone, split_cpu
 from benchmarks._turns import in_turn
 from benchmarks.layer import backward, layers
 
@@ -80,7 +80,7 @@ def by_devices(repeats: int) -> Figures:
 
 def measure(repeats: int = 7) -> Figures:
     """Returns milliseconds by what grows and how large it is."""
-    jax.config.update("jax_num_cpu_devices", max(DEVICES))
+    split_cpu(max(DEVICES))
     examples = {str(n): (n // CHANNELS, CHANNELS) for n in SIZES}
     channels = {str(n): (EXAMPLES, n // EXAMPLES) for n in SIZES}
     return {

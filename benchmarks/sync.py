@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import jaxbn.linen
-from benchmarks._alone import Figures, markdown, run_alone
+from benchmarks._alone import Figures, markdown, run_alone, split_cpu
 from benchmarks._turns import in_turn
 from jaxbn.core._reduce import SWITCH_BYTES, prefers_sums
 from jaxbn.diagnostics import find_collectives
@@ -96,7 +96,7 @@ def moved(devices, channels):
 
 def measure(repeats: int = 15) -> Figures:
     """Returns what is timed on virtual devices, and what is sent on many."""
-    jax.config.update("jax_num_cpu_devices", 8)
+    split_cpu(8)
     sent: list[Any] = []
     for devices in DEVICES:
         for channels in CHANNELS:

@@ -98,7 +98,7 @@ def seconds_to_goals(data_dir: str) -> Figures:
     return found
 
 
-def measure(repeats: int = 5, data_dir: str = "") -> Figures:
+def measure(repeats: int = 3, data_dir: str = "") -> Figures:
     """Returns images a second, and seconds to an accuracy where there is MNIST."""
     found: Figures = {"images a second": throughput(repeats)}
     if data_dir:

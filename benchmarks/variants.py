@@ -67,7 +67,7 @@ def as_function(norm: Norm, told: dict[str, Any], x: Any) -> Any:
     return function
 
 
-def measure(repeats: int = 7) -> Figures:
+def measure(repeats: int = 5) -> Figures:
     """Returns milliseconds a layer by shape and variant."""
     found: Figures = {}
     for shape in SHAPES:

@@ -4,20 +4,15 @@ Times are for `benchmarks/`. Here programs are asked what they hold and access, 
 Flax's layer in the same process.
 """
 
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxbn import bn_apply, bn_init, ghost_norm, keep_norm_inputs
-from jaxbn.training import TrainConfig, fit
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import _peers as peers
 from benchmarks import block
+from jaxbn import bn_apply, bn_init, ghost_norm, keep_norm_inputs
+from jaxbn.training import TrainConfig, fit
 
 POLICIES = {"": None, "policy": keep_norm_inputs}
 
@@ -96,7 +91,7 @@ def test_the_policy_changes_no_number_and_repeats_no_sum(small):
     assert sums[1] <= sums[0]
 
 
-@pytest.mark.parametrize("model, num_devices", [("mlp", 8), ("convnet", 1)])
+@pytest.mark.parametrize(("model", "num_devices"), [("mlp", 8), ("convnet", 1)])
 def test_nothing_is_compiled_after_the_first_epoch(
     model, num_devices, tmp_path, caplog
 ):
