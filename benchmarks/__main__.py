@@ -72,6 +72,10 @@ def main() -> None:
         parser.error(f"no benchmarks {unknown}, expected some of {', '.join(known)}")
     chosen = known if "all" in given.names else given.names
     out = given.out or Path("benchmark-results")
+    failed = []
+    for name in chosen:
+        for old in out.glob(f"{name}-*.json"):
+            old.unlink()
     for run in range(1, given.runs + 1):
         for name in chosen:
             command = [sys.executable, "-m", f"benchmarks.{name}"]
@@ -80,7 +84,8 @@ def main() -> None:
             if name == "training" and given.data_dir:
                 command += ["--data_dir", given.data_dir]
             print(f"\n## {name}, run {run} of {given.runs}\n", flush=True)
-            subprocess.run(command, check=True)
+            if subprocess.run(command).returncode:
+                failed.append(f"{name}, run {run}")
     found = figures_in(out)
     for name, runs in found.items():
         draw(name, runs[-1], out / f"{name}.png")
@@ -88,6 +93,8 @@ def main() -> None:
     write(out / "targets.md", targets + "\n")
     print(f"\n## targets, Python {platform.python_version()} on {platform.machine()}\n")
     print(targets)
+    if failed:
+        sys.exit(f"failed: {'; '.join(failed)}")
 
 
 if __name__ == "__main__":

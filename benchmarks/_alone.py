@@ -1,9 +1,11 @@
 """A benchmark as a command: it measures, prints its table, and writes its figures."""
 
 import argparse
+import ctypes
 import inspect
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,9 +33,20 @@ def run_alone(
 
 
 def split_cpu(devices: int) -> None:
-    """Splits the CPU into virtual devices, unless it is split so already."""
-    if jax.config.jax_num_cpu_devices != devices:
+    """Splits the CPU into so many virtual devices, unless it has them already."""
+    if jax.config.jax_num_cpu_devices < devices:
         jax.config.update("jax_num_cpu_devices", devices)
+
+
+def keep_freed_memory() -> None:
+    """Has the C library keep what is freed, so that who allocates pays no page faults.
+
+    JAX's peers write their results where the last ones were; torch cannot be told to.
+    """
+    if sys.platform == "linux":
+        library, map_at_most, trim_from = ctypes.CDLL(None), -4, -1
+        library.mallopt(map_at_most, 0)
+        library.mallopt(trim_from, 2**31 - 1)
 
 
 def write(path: Path, text: str) -> None:

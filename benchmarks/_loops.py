@@ -64,7 +64,8 @@ def of_flax(config: TrainConfig, dataset: Dataset) -> Trainer:
     from flax import linen as nn
 
     def apply(params, state, x, train, **unused):
-        layer = nn.BatchNorm(not train, momentum=config.bn_momentum)
+        options = {"momentum": config.bn_momentum, "epsilon": config.bn_epsilon}
+        layer = nn.BatchNorm(not train, **options)
         variables = {"params": params, "batch_stats": state}
         y, new = layer.apply(variables, x, mutable=["batch_stats"])
         return y, new["batch_stats"]
@@ -116,6 +117,11 @@ def of_torch(config: TrainConfig, dataset: Dataset) -> Trainer:
     tested, expected = map(torch.from_numpy, standardized(dataset, "test"))
     images, tested = images.permute(0, 3, 1, 2), tested.permute(0, 3, 1, 2)
     model = torch_models()[config.model](images.shape[1:], dataset.num_classes)
+    for layer in model:
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        if isinstance(layer, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            layer.eps, layer.momentum = config.bn_epsilon, 1 - config.bn_momentum
     model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         model.parameters(), config.learning_rate, config.momentum, nesterov=True
@@ -138,7 +144,10 @@ def of_torch(config: TrainConfig, dataset: Dataset) -> Trainer:
 
 
 def torch_models() -> dict[str, Callable[..., Any]]:
-    """Returns our mlp and convnet as torch modules, by name."""
+    """Returns our mlp and convnet as torch modules, by name.
+
+    Torch pads strided convolutions by a pixel on each side, ours on one.
+    """
     from torch import nn
 
     def mlp(shape, classes):

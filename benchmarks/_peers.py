@@ -108,7 +108,10 @@ def of_haiku() -> Norm:
 
 
 def of_equinox() -> Norm:
-    """Channels first and one example at a time, as it wants them."""
+    """Channels first and one example at a time, as it wants them.
+
+    `x` is taken for [N, C, ...] instead of transposed: other numbers, the same time.
+    """
     import equinox as eqx
 
     def norm(x, scale, bias):
@@ -116,7 +119,7 @@ def of_equinox() -> Norm:
         make = eqx.nn.make_with_state(eqx.nn.BatchNorm)
         layer, state = make(channels, "batch", mode="batch")
         layer = eqx.tree_at(lambda a: (a.weight, a.bias), layer, (scale, bias))
-        x = x.reshape(x.shape[0], channels, *x.shape[1:-1])  # As if it were.
+        x = x.reshape(x.shape[0], channels, *x.shape[1:-1])
         y, _ = jax.vmap(layer, (0, None), (0, None), axis_name="batch")(x, state)
         return y.reshape(x.shape[0], *x.shape[2:], channels).astype(x.dtype)
 
@@ -128,7 +131,9 @@ def of_keras() -> Norm:
     import keras
 
     def norm(x, scale, bias):
-        layer = keras.layers.BatchNormalization(epsilon=1e-5, dtype=str(x.dtype))
+        half = x.dtype == jnp.bfloat16
+        dtype = "mixed_bfloat16" if half else str(x.dtype)
+        layer = keras.layers.BatchNormalization(epsilon=1e-5, dtype=dtype)
         layer.build(x.shape)
         fixed = [jnp.zeros(x.shape[-1]), jnp.ones(x.shape[-1])]
         y, _ = layer.stateless_call([scale, bias], fixed, x, training=True)
@@ -142,7 +147,7 @@ def of_torch(xs: list[Any], slopes: list[Any]) -> Callable[[], Any]:
     import torch
 
     kind = torch.nn.BatchNorm2d if xs[0].ndim == 4 else torch.nn.BatchNorm1d
-    layer = kind(xs[0].shape[-1])
+    layer = kind(xs[0].shape[-1], track_running_stats=False)
     given = [to_torch(x).requires_grad_() for x in xs]
     back = [to_torch(slope) for slope in slopes]
 

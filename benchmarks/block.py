@@ -9,6 +9,7 @@ whose own analysis says what temporary memory it takes and how many bytes it acc
 input, before XLA has had its say: `jax.vjp` called outside of jit.
 """
 
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,7 @@ from jaxbn.models import create_model
 SHAPE, DEPTH = (64, 32, 32, 64), 6
 MODELS = {"resnet20": (128, 32, 32, 3), "resnet50": (2, 64, 64, 3)}
 TIMED = ("blocks float32", "blocks bfloat16", "resnet20")
+COMPILED, COMPILES = ("resnet50",), 3
 POLICY = "jaxbn, inputs of norms kept"
 
 
@@ -35,7 +37,7 @@ def blocks(norm: peers.Norm, dtype: str, policy: Any = None) -> tuple[Any, tuple
     rng, channels = np.random.default_rng(0), SHAPE[-1]
     shape = 3, 3, channels, channels
     kernels = [jnp.asarray(0.05 * rng.normal(size=shape), dtype) for _ in range(DEPTH)]
-    affine = jnp.ones((DEPTH, channels)), jnp.zeros((DEPTH, channels))
+    affine = [[f(channels) for _ in range(DEPTH)] for f in (jnp.ones, jnp.zeros)]
     x = jnp.asarray(rng.normal(size=SHAPE), dtype)
 
     def loss(kernels, scales, biases, x):
@@ -98,9 +100,8 @@ def measure(repeats: int = 3) -> Figures:
     for setting, losses in made().items():
         found[setting], runs = {}, {}
         for name, (loss, arguments) in losses.items():
-            lowered = jax.jit(jax.value_and_grad(loss)).lower(*arguments)
             began = time.perf_counter()
-            program = lowered.compile()
+            program = jax.jit(jax.value_and_grad(loss)).lower(*arguments).compile()
             row: Figures = {"compile_s": time.perf_counter() - began}
             memory = program.memory_analysis()
             row["temporary_mb"] = memory.temp_size_in_bytes / 1e6
@@ -109,10 +110,25 @@ def measure(repeats: int = 3) -> Figures:
                 row["kept"] = kept(loss, arguments)
             found[setting][name] = row
             runs[name] = lambda run=program, given=arguments: run(*given)
+        if setting in COMPILED:
+            for name, seconds in compiling(losses).items():
+                found[setting][name]["compile_s"] = seconds
         if setting in TIMED:
             for name, timing in in_turn(runs, repeats).items():
                 found[setting][name]["ms"] = timing.median
     return found
+
+
+def compiling(losses: dict[str, tuple[Any, tuple]]) -> dict[str, float]:
+    """Returns seconds to trace and compile, in turn, the median of several."""
+    taken: dict[str, list[float]] = {name: [] for name in losses}
+    for _ in range(COMPILES):
+        for name, (loss, arguments) in losses.items():
+            jax.clear_caches()
+            began = time.perf_counter()
+            jax.jit(jax.value_and_grad(loss)).lower(*arguments).compile()
+            taken[name].append(time.perf_counter() - began)
+    return {name: statistics.median(each) for name, each in taken.items()}
 
 
 COLUMNS = {

@@ -5,7 +5,8 @@
 Eight independent layers in one program, each with input, slope and results of its own
 in memory that stays allocated between calls (results are donated back): a fresh array
 costs a CPU two to four times what normalizing it does, which says nothing of the layer.
-Torch allocates as it does for everyone. Peers that are not installed are left out.
+For torch, which allocates them, the C library keeps what is freed. No one updates
+running statistics. Peers that are not installed are left out.
 """
 
 import functools
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import _peers as peers
-from benchmarks._alone import Figures, markdown, run_alone
+from benchmarks._alone import Figures, keep_freed_memory, markdown, run_alone
 from benchmarks._turns import Timing, in_turn
 from jaxbn import bn_apply
 
@@ -125,6 +126,7 @@ MODES: dict[str, tuple[Callable[..., dict[str, Run]], str]] = {
 
 def measure(repeats: int = 5) -> Figures:
     """Returns milliseconds a layer by mode, shape and library."""
+    keep_freed_memory()
     found: Figures = {}
     for mode, (make, dtype) in MODES.items():
         found[mode] = {}

@@ -1,4 +1,4 @@
-"""How cost grows with examples, channels, layers and devices, and where it bends.
+"""How cost grows with examples, channels and layers, and where it bends.
 
     python -m benchmarks.scale [--repeats N] [--json FILE]
 
@@ -8,33 +8,33 @@ devices of one CPU, which share its two cores, at a fixed share each, and with i
 collectives. A straight line on both logarithmic axes, of slope 1, is a cost a number.
 """
 
-import functools
-import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
 from benchmarks import _peers as peers
-from benchmarks._alone import Figures, markdown, run_alone, split_cpu
+from benchmarks._alone import Figures, markdown, run_alone
 from benchmarks._turns import in_turn
 from benchmarks.layer import backward, layers
 
 SIZES = tuple(2**k for k in range(14, 24))
 CHANNELS, EXAMPLES = 64, 4096
 DEPTHS, DEPTH_SIZE = (1, 2, 4, 8, 16, 32), (4096, 64)
-DEVICES, SHARE = (1, 2, 4, 8), (4096, 64)
+
+
+def numbers(shape: tuple[int, ...], count: int) -> tuple[list[Any], list[Any]]:
+    """Returns inputs and slopes of so many layers."""
+    rng = np.random.default_rng(0)
+    x, slope = (jnp.asarray(rng.normal(size=shape), "float32") for _ in range(2))
+    return [x + i for i in range(count)], [slope + i for i in range(count)]
 
 
 def timed(shapes: dict[str, tuple[int, ...]], repeats: int, count: int = 4) -> Figures:
     """Returns milliseconds of a layer by name of its shape."""
     found = {}
     for name, shape in shapes.items():
-        xs = [jnp.ones(shape) + i for i in range(count)]
-        run = {"": layers(backward, peers.ours, xs, xs)}
+        run = {"": layers(backward, peers.ours, *numbers(shape, count))}
         found[name] = in_turn(run, repeats)[""].median / count
     return found
 
@@ -43,58 +43,26 @@ def by_depth(repeats: int) -> Figures:
     """Returns milliseconds of all layers, by how many there are."""
     found = {}
     for depth in DEPTHS:
-        xs = [jnp.ones(DEPTH_SIZE) + i for i in range(depth)]
-        run = {"": layers(backward, peers.ours, xs, xs)}
+        run = {"": layers(backward, peers.ours, *numbers(DEPTH_SIZE, depth))}
         found[str(depth)] = in_turn(run, repeats)[""].median
-    return found
-
-
-def by_devices(repeats: int) -> Figures:
-    """Returns milliseconds of a synchronized layer, by virtual devices."""
-    found = {}
-    synchronized = functools.partial(peers.ours, axis_name="devices")
-    for num in DEVICES:
-        mesh = Mesh(np.array(jax.devices()[:num]), ("devices",))
-
-        def of_device(x: Any, scale: Any, bias: Any) -> Any:
-            return backward(synchronized, x, x, scale, bias)[1][0]
-
-        mapped = jax.shard_map(
-            of_device,
-            mesh=mesh,
-            in_specs=(P("devices"), P(), P()),
-            out_specs=P("devices"),
-        )
-        x = jax.device_put(
-            np.random.default_rng(0)
-            .normal(size=(num * SHARE[0], SHARE[1]))
-            .astype("f"),
-            jax.NamedSharding(mesh, P("devices")),
-        )
-        step = jax.jit(mapped)
-        affine = jnp.ones(SHARE[1]), jnp.zeros(SHARE[1])
-        run = {"": functools.partial(step, x, *affine)}
-        found[str(num)] = in_turn(run, 3 * repeats)[""].median
     return found
 
 
 def measure(repeats: int = 7) -> Figures:
     """Returns milliseconds by what grows and how large it is."""
-    split_cpu(max(DEVICES))
     examples = {str(n): (n // CHANNELS, CHANNELS) for n in SIZES}
     channels = {str(n): (EXAMPLES, n // EXAMPLES) for n in SIZES}
     return {
         "numbers, by examples": timed(examples, repeats),
         "numbers, by channels": timed(channels, repeats),
         "layers": by_depth(repeats),
-        "devices": by_devices(repeats),
     }
 
 
 def slope(row: dict[str, float], since: int = 0) -> float:
-    """Returns the slope of the line through a row on logarithmic axes."""
-    sizes = [math.log(int(n)) for n in row][since:]
-    costs = [math.log(cost) for cost in row.values()][since:]
+    """Returns the slope of a row on logarithmic axes, by sizes from `since` on."""
+    points = [(int(n), cost) for n, cost in row.items() if int(n) >= since]
+    sizes, costs = np.log(np.array(points)).T
     return float(np.polyfit(sizes, costs, 1)[0])
 
 

@@ -158,7 +158,7 @@ def bn_apply(
     update_stats = check_switch("update_stats", update_stats)
     size = normalization_batch_size
     check_options(momentum, epsilon, debias, axis_name, axis_index_groups, size)
-    x = as_inexact(x)
+    x = named_input(as_inexact(x))
     features = feature_axes(axis, x.ndim)
     shape = feature_shape(x, features)
     check_params(params, shape, x)
@@ -183,7 +183,7 @@ def bn_apply(
         check_state(state, shape, counts=counts, devices=mesh_size(plan.laid_along))
     dtype = np.dtype(x.dtype if dtype is None else dtype)
     batch = Batch(features, epsilon, plan, dtype)
-    given = named_input(x), scale, bias, weights, batch, custom_derivative
+    given = x, scale, bias, weights, batch, custom_derivative
     if adjust is None:
         by_batch, moments = apply_batch(*given)
     else:

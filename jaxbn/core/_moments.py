@@ -101,9 +101,8 @@ def measure(x: Array, weights: Array | None, features: tuple[int, ...]) -> Momen
     dtype = stats_dtype(x.dtype)
     axes = reduction_axes(features, x.ndim)
     total = count(x, weights, features)
-    shifts = [choose_shift(x, weights, features, turn) for turn in (0, 1)]
-    shift, again = map(lax.stop_gradient, shifts)
-    shift, again = shift.astype(dtype), again.astype(dtype)
+    shifts = (choose_shift(x, weights, features, turn) for turn in (0, 1))
+    shift, again = (value.astype(dtype) for value in shifts)
     x = fill(x.astype(dtype), weights, expand(settled(shift), features, x.ndim))
     first, second = (x - expand(s, features, x.ndim) for s in (shift, again))
     s1 = jnp.sum(weigh(first, weights), axes)

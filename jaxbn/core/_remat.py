@@ -30,9 +30,12 @@ def keep_norm_inputs(primitive: Any, *args: Any, **params: Any) -> Any:
     """A policy of `jax.checkpoint`: of all that happens keep the inputs of batch norms.
 
     Of convolution, norm and activation it keeps the result of the first, where autodiff
-    keeps that and the result of the last too. What is computed again is element-wise:
-    no convolution, no sum, no collective. `jax.checkpoint` matters where XLA keeps it
-    apart, on GPUs and TPUs, or in the body of a scan; on CPUs it is merged back.
+    keeps that and the result of the last too. In a chain of these what is computed
+    again is element-wise: no convolution, no sum of the norm, no collective. All that
+    no norm follows is computed again as well; where that is dear (attention, a wide
+    head), `jax.checkpoint_policies.save_from_both_policies` joins this to another one.
+    `jax.checkpoint` matters where XLA keeps it apart, on GPUs and TPUs, or in the body
+    of a scan; on CPUs it is merged back.
 
     Args:
         primitive: with what follows, as JAX calls a policy.

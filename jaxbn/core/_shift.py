@@ -33,8 +33,10 @@ def choose_shift(
 
     The median of three elements that lie apart, so that one outlier does no harm; with
     weights, of elements that count most, since one that hardly counts may be anywhere.
-    The same number each `turn`, by operations that differ, for three turns.
+    The same number each `turn`, by operations that differ, for three turns. A constant
+    to derivatives: all that depends on it is the same about any shift.
     """
+    x = lax.stop_gradient(x)
     axes = reduction_axes(features, x.ndim)
     if any(x.shape[a] == 0 for a in axes):
         zeros = jnp.zeros(feature_shape(x, features), x.dtype)

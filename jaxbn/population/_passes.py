@@ -55,20 +55,26 @@ def measure(
     Layers that are `fixed` normalize by their running statistics. With `only` no other
     layer is measured.
     """
-    found, num, every = None, 0, False
+    found, num, every, step, shape = None, 0, False, None, None
     for batch in batches:
         arrays, rest = split_arrays(batch)
         if found is None:
             every = not any(look(job, variables, arrays, rest).values())
-        what, seeded = (fixed, only, every), at_batch(variables, num)
-        found = _step(job, what, rest, seeded, found, arrays)
+        if step is None or rest != shape:
+            step, shape = _step_of(job, (fixed, only, every), rest), rest
+        found = step(at_batch(variables, num), found, arrays)
         num += 1
     if found is None:
         raise ValueError("batches is empty, expected at least one; pass some data")
     return found, num
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.lru_cache(maxsize=64)
+def _step_of(job: Job, what: tuple, rest: Any) -> Callable[..., dict[str, Any]]:
+    """Returns `_step` compiled: to hash a model at each batch costs more than some."""
+    return jax.jit(functools.partial(_step, job, what, rest))
+
+
 def _step(
     job: Job, what: tuple, rest: Any, variables: Any, found: Any, arrays: list[Any]
 ) -> dict[str, Any]:

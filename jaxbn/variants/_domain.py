@@ -35,7 +35,8 @@ def domain_norm(
     Args:
         num_domains: D.
         norm: any `Norm` that masks exactly; with [N] indices it runs D + 1 times, once
-            a domain and once for the unseen, on the whole array each time.
+            a domain and once for the unseen, on the whole array and with its
+            collectives each time.
         affine: whether all domains share scale and bias (the paper's tables find little
             difference) or have their own.
 
@@ -123,9 +124,11 @@ def domain_norm(
             # One after the other: on a CPU a vmap takes five times as long.
             for d in range(num_domains + 1):
                 here = affines if not own else {k: v[d] for k, v in affines.items()}
-                part, moved = run(here, {k: v[d] for k, v in states.items()}, inside[d])
+                part, updated = run(
+                    here, {k: v[d] for k, v in states.items()}, inside[d]
+                )
                 y = part if y is None else y + part  # 0 behind a mask
-                new.append(moved)
+                new.append(updated)
             moved = {k: jnp.stack([each[k] for each in new[:-1]]) for k in state}
         update = overrides.get("update_stats")
         return y, moved if (train if update is None else update) else state
