@@ -152,9 +152,11 @@ def of_torch(xs: list[Any], slopes: list[Any]) -> Callable[[], Any]:
     back = [to_torch(slope) for slope in slopes]
 
     def run():
+        results = []  # Held to the end, as those of the others are.
         for x, slope in zip(given, back, strict=True):
             x.grad = None
-            layer(x).backward(slope)
+            results.append(layer(x))
+            results[-1].backward(slope)
         return np.zeros(())
 
     return run
