@@ -40,9 +40,9 @@ def blocks(norm: peers.Norm, dtype: str, policy: Any = None) -> tuple[Any, tuple
     affine = [[f(channels) for _ in range(DEPTH)] for f in (jnp.ones, jnp.zeros)]
     x = jnp.asarray(rng.normal(size=SHAPE), dtype)
 
-    def loss(kernels, scales, biases, x):
+    def loss(params, x):
         layout = "NHWC", "HWIO", "NHWC"
-        for kernel, scale, bias in zip(kernels, scales, biases, strict=True):
+        for kernel, scale, bias in zip(*params, strict=True):
             x = lax.conv_general_dilated(
                 x, kernel, (1, 1), "SAME", dimension_numbers=layout
             )
@@ -51,7 +51,7 @@ def blocks(norm: peers.Norm, dtype: str, policy: Any = None) -> tuple[Any, tuple
 
     if policy is not None:
         loss = jax.checkpoint(loss, policy=policy)
-    return loss, (kernels, *affine, x)
+    return loss, ((kernels, *affine), x)
 
 
 def kept(loss: Callable[..., Any], arguments: tuple) -> float:
