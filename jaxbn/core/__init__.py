@@ -2,9 +2,9 @@
 
 Read in this order: `_moments` (measure, merge), `_reduce` (merge across devices),
 `_sizes`, `_plan` and `_lanes` (what is normalized together), `_running` (absorb),
-`_normalize` (use), `_fused` (measure and use at once, with its derivative), `_remat`
-(what of it is kept), `_adjust` (move what was normalized), `_batch_norm` and `_pair`
-(all of it as one layer).
+`_normalize` (use), `_fused` (measure and use at once), `_tangents` (its derivative),
+`_remat` (what of it is kept), `_adjust` (move what was normalized), `_batch_norm` and
+`_pair` (all of it as one layer).
 """
 
 from jaxbn.core._axes import feature_axes as feature_axes

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from jaxbn.base import Array
 from jaxbn.core._axes import expand, reduction_axes
 from jaxbn.core._dtypes import stats_dtype
-from jaxbn.core._fused import Batch, apply_batch
+from jaxbn.core._fused import apply_batch
 from jaxbn.core._lanes import cut, features_when_cut, join, to_lanes
 from jaxbn.core._mask import conceal
 from jaxbn.core._moments import Moments
+from jaxbn.core._plan import Batch
 
 
 def adjust_batch(

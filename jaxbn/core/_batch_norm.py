@@ -33,12 +33,12 @@ from jaxbn.core._checks import (
 )
 from jaxbn.core._devices import mesh_size
 from jaxbn.core._dtypes import as_inexact
-from jaxbn.core._fused import Batch, apply_batch
+from jaxbn.core._fused import apply_batch
 from jaxbn.core._lanes import absorbed
 from jaxbn.core._mask import as_weights
 from jaxbn.core._moments import Moments
 from jaxbn.core._normalize import normalize
-from jaxbn.core._plan import Plan, make_plan
+from jaxbn.core._plan import Batch, Plan, make_plan
 from jaxbn.core._remat import named_input
 from jaxbn.core._running import needs_count, update_running
 

@@ -8,7 +8,7 @@ function can be called once a device.
 
 from typing import NamedTuple
 
-from jaxbn.base import AxisIndexGroups, AxisName
+from jaxbn.base import AxisIndexGroups, AxisName, DType
 from jaxbn.core._devices import (
     axis_names,
     axis_size,
@@ -35,6 +35,22 @@ class Plan(NamedTuple):
     laid_along: tuple[str, ...] = ()
     axis_name: tuple[str, ...] | None = None
     axis_index_groups: tuple[tuple[int, ...], ...] | None = None
+
+
+class Batch(NamedTuple):
+    """What is fixed while tracing; hashable.
+
+    Attributes:
+        features: canonical feature axes of `x`, that of the lanes among them.
+        epsilon: added to the variance.
+        plan: what is normalized together.
+        dtype: of the output.
+    """
+
+    features: tuple[int, ...]
+    epsilon: float
+    plan: Plan
+    dtype: DType
 
 
 class Seen(NamedTuple):
