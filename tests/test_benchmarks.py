@@ -53,7 +53,7 @@ def test_slots_grow_with_the_devices_and_sums_do_not():
 
 SMALL = {
     layer: {"SHAPES": ((8, 4), (4, 3, 3, 4)), "LAYERS": 2},
-    variants: {"SHAPES": ((32, 2, 2, 32),)},
+    variants: {"SHAPES": ((32, 32),), "LAYERS": 1},
     block: {"SHAPE": (2, 4, 4, 4), "DEPTH": 2, "MODELS": {}},
     precise: {"MODELS": {"mlp": (8, 8, 1)}, "BATCHES": 2, "SIZE": 4},
     folding: {"MODELS": {"mlp": (8, 8, 1)}, "SIZE": 4},
@@ -62,7 +62,7 @@ SMALL = {
         "DEPTHS": (1, 2),
         "DEPTH_SIZE": (64, 4),
     },
-    training: {"SETTINGS": {"mlp": (4, 16, (8, 8, 1))}, "CHUNKS": (1, 2)},
+    training: {"SETTINGS": {"mlp": (4, 16, (8, 8, 1))}, "CHUNKS": (2,)},
     startup: {"STARTS": {k: ["-c", "0"] for k in startup.STARTS}},
 }
 

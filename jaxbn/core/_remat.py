@@ -27,7 +27,7 @@ def named_moments(moments: Moments) -> Moments:
 
 
 def keep_norm_inputs(primitive: Any, *args: Any, **params: Any) -> Any:
-    """A policy of `jax.checkpoint`: of all that happens keep the inputs of batch norms.
+    """Returns whether a result is the input of a batch norm: a `jax.checkpoint` policy.
 
     Of convolution, norm and activation it keeps the result of the first, where autodiff
     keeps that and the result of the last too. In a chain of these what is computed
@@ -39,8 +39,8 @@ def keep_norm_inputs(primitive: Any, *args: Any, **params: Any) -> Any:
 
     Args:
         primitive: with what follows, as JAX calls a policy.
-        *args: abstract values.
-        **params: of the primitive.
+        args: abstract values.
+        params: of the primitive.
 
     Returns:
         Whether its result is kept, as JAX wants it said.
