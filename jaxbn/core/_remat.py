@@ -40,7 +40,7 @@ def keep_norm_inputs(primitive: Any, *args: Any, **params: Any) -> Any:
     Args:
         primitive: with what follows, as JAX calls a policy.
         args: abstract values.
-        params: of the primitive.
+        **params: of the primitive.
 
     Returns:
         Whether its result is kept, as JAX wants it said.
