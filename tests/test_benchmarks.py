@@ -52,7 +52,7 @@ def test_slots_grow_with_the_devices_and_sums_do_not():
 
 
 SMALL = {
-    layer: {"SHAPES": ((8, 4), (4, 3, 3, 4)), "LAYERS": 2},
+    layer: {"SHAPES": ((4, 3, 3, 4),), "LAYERS": 1},
     variants: {"SHAPES": ((32, 32),), "LAYERS": 1},
     block: {"SHAPE": (2, 4, 4, 4), "DEPTH": 2, "MODELS": {}},
     precise: {"MODELS": {"mlp": (8, 8, 1)}, "BATCHES": 2, "SIZE": 4},
