@@ -9,6 +9,7 @@ table to DIR/targets.md, and what can be drawn to DIR/NAME.png.
 """
 
 import argparse
+import functools
 import importlib
 import json
 import pkgutil
@@ -19,7 +20,8 @@ from pathlib import Path
 
 import benchmarks
 from benchmarks import _targets
-from benchmarks._alone import Figures, write
+from benchmarks._alone import Figures
+from jaxbn.training._files import write_text, write_whole
 
 
 def names() -> dict[str, str]:
@@ -50,7 +52,7 @@ def draw(name: str, figures: Figures, path: Path) -> None:
 
     figure = Figure(figsize=(8, 4), layout="constrained")
     function(figures, figure.subplots())
-    figure.savefig(path, dpi=100)
+    write_whole(path, functools.partial(figure.savefig, dpi=100))
 
 
 def main() -> None:
@@ -90,7 +92,7 @@ def main() -> None:
     for name, runs in found.items():
         draw(name, runs[-1], out / f"{name}.png")
     targets = _targets.table(found)
-    write(out / "targets.md", targets + "\n")
+    write_text(out / "targets.md", targets + "\n")
     print(f"\n## targets, Python {platform.python_version()} on {platform.machine()}\n")
     print(targets)
     if failed:

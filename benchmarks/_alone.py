@@ -3,14 +3,14 @@
 import argparse
 import ctypes
 import inspect
-import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from jaxbn.training._files import write_json
 
 Figures = dict[str, Any]
 
@@ -23,13 +23,13 @@ def run_alone(
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = inspect.signature(measure).parameters
     for name, option in options.items():
-        kind = str if option.default is None else type(option.default)
+        kind = type(option.default)
         parser.add_argument(f"--{name}", type=kind, default=option.default)
     given = vars(parser.parse_args())
     figures = measure(**{name: given[name] for name in options})
     print(table(figures))
     if given["json"]:
-        write(given["json"], json.dumps(figures, indent=1))
+        write_json(given["json"], figures)
 
 
 def split_cpu(devices: int) -> None:
@@ -47,14 +47,6 @@ def keep_freed_memory() -> None:
         library, map_at_most, trim_from = ctypes.CDLL(None), -4, -1
         library.mallopt(map_at_most, 0)
         library.mallopt(trim_from, 2**31 - 1)
-
-
-def write(path: Path, text: str) -> None:
-    """Writes a file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(text)
-    os.replace(unfinished, path)
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:

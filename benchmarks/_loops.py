@@ -17,7 +17,7 @@ import optax
 
 from benchmarks import _peers as peers
 from jaxbn import Norm, bn_init
-from jaxbn.data import Dataset, eval_indices, num_batches
+from jaxbn.data import Dataset, eval_indices, num_batches, to_float
 from jaxbn.models import create_model
 from jaxbn.training import TrainConfig
 from jaxbn.training._arms import create_arm
@@ -170,8 +170,8 @@ def torch_models() -> dict[str, Callable[..., Any]]:
 def standardized(dataset: Dataset, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the inputs as a loop over NumPy batches has them, and the labels."""
     inputs, labels = getattr(dataset, split)
-    inputs = (inputs.astype(np.float32) / 255 - dataset.mean) / dataset.std
-    return inputs.astype(np.float32), labels.astype(np.int64)
+    inputs = np.array(to_float(inputs, dataset.mean, dataset.std))
+    return inputs, labels.astype(np.int64)
 
 
 def trainers(config: TrainConfig, dataset: Dataset) -> dict[str, Trainer]:

@@ -17,17 +17,17 @@ from jax import lax
 from jaxbn import bn_apply, bn_init
 
 Norm = Callable[[Any, Any, Any], Any]
-MODULES = {"haiku": "haiku", "equinox": "equinox", "keras": "keras", "torch": "torch"}
+PEERS = ("haiku", "equinox", "keras", "torch")
 
 
 def installed(name: str) -> bool:
     """Returns whether the library called `name` can be imported."""
-    return importlib.util.find_spec(MODULES[name]) is not None
+    return importlib.util.find_spec(name) is not None
 
 
 def missing() -> list[str]:
     """Returns the peers that are not installed."""
-    return [name for name in MODULES if not installed(name)]
+    return [name for name in PEERS if not installed(name)]
 
 
 def norms() -> dict[str, Norm]:

@@ -55,9 +55,7 @@ def loop(base: str) -> Callable[[Figures], float]:
 
 def shrinking(figures: Figures) -> float:
     """Returns the time of ghost batches of 8 in that of 32."""
-    both = (variants.ratio(figures, f"ghost, {size}") for size in (8, 32))
-    small, large = both
-    return small / large
+    return variants.ratio(figures, "ghost, 8") / variants.ratio(figures, "ghost, 32")
 
 
 def of_precise(figures: Figures) -> float:

@@ -23,7 +23,7 @@ from benchmarks import (
     training,
     variants,
 )
-from benchmarks._alone import write
+from jaxbn.training._files import write_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -128,7 +128,7 @@ def test_the_command_lists_and_reads_what_lies_in_a_folder(tmp_path):
     }
     refused = command("lair")
     assert refused.returncode == 2 and "expected some of block" in refused.stderr
-    write(tmp_path / "startup-1.json", json.dumps({"beyond jax": 0.1}))
+    write_json(tmp_path / "startup-1.json", {"beyond jax": 0.1})
     done = command("--out", str(tmp_path))
     assert "| import jaxbn beyond jax, s | <= 0.15 | 0.10 | 0.10 | yes |" in done.stdout
     assert (tmp_path / "targets.md").read_text().startswith("| what | target |")

@@ -25,6 +25,7 @@ from jaxbn.core._lanes import (
     measure_lanes,
     merge_lanes,
     to_lanes,
+    to_rows,
 )
 from jaxbn.core._mask import conceal
 from jaxbn.core._moments import Moments
@@ -33,7 +34,7 @@ from jaxbn.core._plan import Batch
 from jaxbn.core._reduce import reduce_moments
 from jaxbn.core._remat import named_moments
 from jaxbn.core._shift import settled
-from jaxbn.core._tangents import push, to_rows
+from jaxbn.core._tangents import push
 
 
 def apply_batch(

@@ -105,6 +105,11 @@ def to_lanes(rows: Array, plan: Plan) -> Array:
     return spread_out(jnp.sum(keep(membership(plan.lane_groups), rows[None]), 1), plan)
 
 
+def to_rows(per_channel: Array | None, plan: Plan) -> Array | None:
+    """Returns a parameter [C] as every row has it, [1, C]."""
+    return per_channel[None] if plan.lanes and per_channel is not None else per_channel
+
+
 def membership(lane_groups: tuple[int, ...]) -> Array:
     """Returns [lanes, groups] bool: which lane is in which group."""
     return jnp.eye(max(lane_groups) + 1, dtype=bool)[jnp.array(lane_groups)]

@@ -26,7 +26,7 @@ from jaxbn.base import Array
 from jaxbn.core._axes import expand, reduction_axes
 from jaxbn.core._devices import match_varying
 from jaxbn.core._dtypes import real_dot, stats_dtype
-from jaxbn.core._lanes import sum_lanes, to_lanes
+from jaxbn.core._lanes import sum_lanes, to_lanes, to_rows
 from jaxbn.core._mask import conceal, fill, weigh
 from jaxbn.core._moments import as_divisor
 from jaxbn.core._normalize import inverse_deviation
@@ -88,8 +88,3 @@ def _pool(plan: Plan, dsum: Array, dsquares: Array) -> tuple[Array, Array]:
 def _is_alone(plan: Plan) -> bool:
     """Returns whether what this device or lane has is all that is normalized."""
     return plan.lane_groups is None and not plan.axis_name
-
-
-def to_rows(per_channel: Array | None, plan: Plan) -> Array | None:
-    """Returns a parameter [C] as every row has it, [1, C]."""
-    return per_channel[None] if plan.lanes and per_channel is not None else per_channel

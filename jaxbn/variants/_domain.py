@@ -110,28 +110,20 @@ def domain_norm(
         states = _with(state, pool_domains(state))
         affines = _with(params, _mean(params)) if own else params
 
-        def run(
-            params: Params, state: State, mask: ArrayLike | None
-        ) -> tuple[Array, State]:
-            return norm.apply(params, state, x, train, mask=mask, **overrides)
+        def run(d: Array | int, mask: ArrayLike | None) -> tuple[Array, State]:
+            here = {k: v[d] for k, v in affines.items()} if own else affines
+            there = {k: v[d] for k, v in states.items()}
+            return norm.apply(here, there, x, train, mask=mask, **overrides)
 
         if domain.ndim == 0:
-            here = affines if not own else {k: v[domain] for k, v in affines.items()}
-            y, new = run(here, {k: v[domain] for k, v in states.items()}, mask)
+            y, new = run(domain, mask)
             moved = {k: v.at[domain].set(new[k], mode="drop") for k, v in state.items()}
         else:
             inside = _masks(domain, num_domains + 1, mask, x, norm)
-            ys, new = [], []
             # One after the other: on a CPU a vmap takes five times as long.
-            for d in range(num_domains + 1):
-                here = affines if not own else {k: v[d] for k, v in affines.items()}
-                part, updated = run(
-                    here, {k: v[d] for k, v in states.items()}, inside[d]
-                )
-                ys.append(part)
-                new.append(updated)
-            y = functools.reduce(jnp.add, ys)  # 0 behind a mask
-            moved = {k: jnp.stack([each[k] for each in new[:-1]]) for k in state}
+            each = [run(d, inside[d]) for d in range(num_domains + 1)]
+            y = functools.reduce(jnp.add, [part for part, _ in each])  # 0 when masked
+            moved = {k: jnp.stack([new[k] for _, new in each[:-1]]) for k in state}
         update = overrides.get("update_stats")
         return y, moved if (train if update is None else update) else state
 
