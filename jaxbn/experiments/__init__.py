@@ -1,14 +1,21 @@
 """Experiments: a claim each, as one command that prints a table and draws a figure.
 
     python -m jaxbn.experiments                                   lists them
-    python -m jaxbn.experiments sync_and_local --workdir=runs/sync
+    python -m jaxbn.experiments learning_rate --workdir=runs/lr   runs one
+    python -m jaxbn.experiments all --workdir=runs/all            runs all of them
+    python -m jaxbn.experiments report --workdir=runs/all         a page of what was run
 
-A file here states its claim, how to run it and what was measured; `_harness` says what
-all of them share. A verdict is a criterion over seeds fixed before the run, and may be
-'not reproduced'.
+A file here states its claims and their source, how to run it and what was measured; a
+verdict is a criterion over seeds fixed before the run, and may be 'not reproduced'.
+What they share, in the order of use: `_harness` (settings, results), `_images`,
+`_samplers` (which rows make a batch), `_runs` (training, all seeds in one program),
+`_measure` (population statistics, errors), `_verdicts`, `_draw`, `_report`.
+A new one is a file and a line below.
 """
 
-EXPERIMENTS = {
-    "sync_and_local": "jaxbn.experiments._sync_and_local",
-}
-"""Each experiment by name, and the module that has its `run`."""
+from jaxbn.experiments._harness import Result as Result
+from jaxbn.experiments._harness import Settings as Settings
+from jaxbn.experiments._registry import EXPERIMENTS as EXPERIMENTS
+from jaxbn.experiments._registry import run_experiment as run_experiment
+from jaxbn.experiments._results import as_table as as_table
+from jaxbn.experiments._results import figure_png as figure_png

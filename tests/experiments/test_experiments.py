@@ -8,9 +8,10 @@ import pytest
 
 from jaxbn.experiments import EXPERIMENTS
 from jaxbn.experiments.__main__ import main
-from jaxbn.experiments._harness import Verdict, cell, greater, paired
+from jaxbn.experiments._results import cell
 from jaxbn.experiments._sync_and_local import arms_of, unequal_shares, verdicts
 from jaxbn.experiments._sync_training import deal
+from jaxbn.experiments._verdicts import Verdict, greater, paired
 
 # What orbax left open in other tests may be collected while these run.
 pytestmark = pytest.mark.filterwarnings(
@@ -75,7 +76,7 @@ def test_verdicts_follow_their_criteria():
 def test_listing_and_refusals(capsys, tmp_path):
     assert main([]) == 0
     listed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in listed] == list(EXPERIMENTS)
+    assert [line.split()[0] for line in listed] == [*EXPERIMENTS, "all", "report"]
     assert main(["nothing"]) == 2
     assert "expected one of sync_and_local" in capsys.readouterr().out
     assert main(["sync_and_local", f"--workdir={tmp_path}", "--num_devices=3"]) == 2

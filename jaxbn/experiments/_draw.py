@@ -1,0 +1,55 @@
+"""Drawing: what the pictures of experiments have in common."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+MARKERS = "osD^vPX*"
+
+
+def band(axes: Any, x: ArrayLike, values: ArrayLike, label: str, **style: Any) -> None:
+    """Draws the mean of values [S, X] over seeds, and one standard deviation about it.
+
+    What is not finite is left out of both.
+    """
+    values = np.asarray(values, float)
+    values = np.where(np.isfinite(values), values, np.nan)
+    some = np.isfinite(values).any(0)
+    x, values = np.asarray(x)[some], values[:, some]
+    mean, spread = np.nanmean(values, 0), np.nanstd(values, 0)
+    (line,) = axes.plot(x, mean, label=label, **style)
+    low, high = mean - spread, mean + spread
+    if axes.get_yscale() == "log":
+        low = np.maximum(low, mean / 10)
+    axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+
+
+def bars(axes: Any, names: Sequence[str], groups: dict[str, ArrayLike]) -> None:
+    """Draws groups of bars side by side.
+
+    Args:
+        axes: to draw on.
+        names: of the places along x.
+        groups: values [S, places] by the label of their bars.
+    """
+    width = 0.8 / len(groups)
+    places = np.arange(len(names))
+    for i, (label, values) in enumerate(groups.items()):
+        values = np.asarray(values, float)
+        shift = (i - (len(groups) - 1) / 2) * width
+        error = {"yerr": values.std(0), "capsize": 2}
+        axes.bar(places + shift, values.mean(0), width, label=label, **error)
+    axes.set_xticks(places, names, fontsize=8)
+
+
+def legend_below(figure: Any, axes: Any = None, columns: int = 4) -> None:
+    """Draws one legend below all axes, of the lines of `axes` (the first ones).
+
+    There it covers no data.
+    """
+    axes = figure.axes[0] if axes is None else axes
+    handles, labels = axes.get_legend_handles_labels()
+    place = {"loc": "outside lower center", "ncols": min(columns, len(labels))}
+    figure.legend(handles, labels, fontsize=8, **place)

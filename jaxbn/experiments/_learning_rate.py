@@ -1,0 +1,133 @@
+"""Learning rates over five decades, with batch norm and without.
+
+A network of 6 hidden layers of 64 is trained for a few epochs at each rate, from the
+same weights and on the same batches with batch norm and without, by plain SGD and with
+momentum 0.9.
+
+Claims (lecture notes and tutorials of the seeds; Bjorck et al. 2018).
+1. Batch norm trains at the largest rate, 3, where the plain net is at chance: its test
+   error is at most 40 %, the plain net's at least 70 %.
+2. The best rate of batch norm is at least as large.
+3. The optimum is wide: more rates come within 5 points of the best.
+4. At the best rate of each the test error is smaller with batch norm.
+
+    python -m jaxbn.experiments learning_rate --workdir=W --data_dir=DIR
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxbn import batch_norm
+from jaxbn.experiments._draw import band, legend_below
+from jaxbn.experiments._harness import Result, Settings
+from jaxbn.experiments._images import load_images
+from jaxbn.experiments._measure import errors, precise
+from jaxbn.experiments._runs import classification, fit, sgd, start
+from jaxbn.experiments._samplers import at_random
+from jaxbn.experiments._verdicts import Verdict, always, greater, less
+from jaxbn.models import create_model
+
+SOURCE = "seeds 2, 4 and 5; Bjorck et al. 2018"
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+NORMS = {"batch norm": batch_norm(momentum=0.9), "none": None}
+MOMENTA = {"SGD": 0.0, "momentum": 0.9}
+
+
+class Size(NamedTuple):
+    """How much is run; `hidden` are the widths."""
+
+    train: int | None
+    test: int | None
+    epochs: int
+    hidden: tuple[int, ...]
+
+
+SIZES = {
+    "smoke": Size(512, 300, 1, (32,) * 3),
+    "small": Size(10_000, 5_000, 3, (64,) * 6),
+    "full": Size(None, None, 10, (512,) * 6),
+}
+
+
+def run(settings: Settings) -> Result:
+    """Runs the experiment; see the top of the file."""
+    size = SIZES[settings.size]
+    images = load_images(
+        settings, "fashion_mnist", train=size.train, test=size.test, pool=2
+    )
+    seeds = list(range(settings.seeds))
+    lanes = np.repeat(seeds, len(RATES))
+    inputs, labels = images.train
+    found = {}
+    for optimizer, momentum in MOMENTA.items():
+        for name, norm in NORMS.items():
+            model = create_model("mlp", images.num_classes, norm, hidden=size.hidden)
+            step = sgd(1.0, momentum=momentum)
+            runs = start(model, inputs[:2], lanes, step)
+            rows = at_random(lanes, len(labels), 128)
+            rates = np.tile(RATES, len(seeds))
+            epochs = range(size.epochs)
+            runs, losses = fit(
+                classification(model),
+                runs,
+                images.train,
+                rows,
+                epochs,
+                optimizer=step,
+                rates=rates,
+            )
+            stats = precise(model, runs.params, runs.batch_stats, inputs)
+            error = errors(model, runs.params, stats, images.test)
+            last = losses[:, -len(labels) // 128 :].mean(1)
+            shape = len(seeds), len(RATES)
+            found[f"{name}, {optimizer}"] = {
+                "error": error.reshape(shape),
+                "loss": last.reshape(shape),
+            }
+    columns = ("test error % at rate", *map(str, RATES))
+    rows = [(name, *numbers["error"].T) for name, numbers in found.items()]
+    return Result(columns, rows, verdicts(found), functools.partial(draw, found), found)
+
+
+def verdicts(found: dict[str, Any]) -> list[Verdict]:
+    """Returns whether the claims held, for plain SGD."""
+    with_norm, without = (found[f"{name}, SGD"]["error"] for name in NORMS)
+    best = [np.asarray(RATES)[errors.argmin(1)] for errors in (with_norm, without)]
+    wide = [
+        (errors < errors.min(1, keepdims=True) + 5).sum(1)
+        for errors in (with_norm, without)
+    ]
+    said = f"{with_norm[:, -1].mean():.1f} and {without[:, -1].mean():.1f} %"
+    return [
+        always(
+            "at rate 3 batch norm is below 40 % test error, the plain net above 70 %",
+            (with_norm[:, -1] < 40) & (without[:, -1] > 70),
+            said,
+        ),
+        always(
+            "the best rate with batch norm is at least that without",
+            best[0] >= best[1],
+            f"on average {best[0].mean():.2g} and {best[1].mean():.2g}",
+        ),
+        greater("more rates are within 5 points of the best", wide[0], wide[1]),
+        less(
+            "at the best rate of each, the test error is smaller with batch norm",
+            with_norm.min(1),
+            without.min(1),
+        ),
+    ]
+
+
+def draw(found: dict[str, Any], figure: Any) -> None:
+    """Draws test error and final training loss against the rate."""
+    left, right = figure.subplots(1, 2)
+    for i, (name, numbers) in enumerate(found.items()):
+        style = {"color": f"C{i % 2}", "linestyle": "-" if i < 2 else "--"}
+        band(left, RATES, numbers["error"], name, marker="o", markersize=3, **style)
+        right.set_yscale("log")
+        band(right, RATES, numbers["loss"], name, marker="o", markersize=3, **style)
+    left.set(xscale="log", xlabel="learning rate", ylabel="test error, %")
+    right.set(xscale="log", xlabel="learning rate", ylabel="final training loss, nats")
+    legend_below(figure)

@@ -1,0 +1,144 @@
+"""The report: every result of a workdir on one page, in HTML and in Markdown.
+
+The HTML holds its pictures and needs no other file; the Markdown points to them.
+"""
+
+import base64
+import html
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxbn.experiments._registry import EXPERIMENTS
+from jaxbn.experiments._results import FIGURE, NUMBERS, TABLE, markdown
+from jaxbn.training._files import write_text
+
+VERDICT = ("claim", "outcome", "numbers", "source")
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 62rem;
+       padding: 1rem; color: #222; background: #fff; }
+h1, h2 { line-height: 1.2; } h2 { margin-top: 3rem; }
+img { max-width: 100%; height: auto; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 0.85rem; }
+th, td { border-bottom: 1px solid #ddd; padding: 0.25rem 0.6rem; text-align: left; }
+li { margin: 0.3rem 0; overflow-wrap: anywhere; }
+.badge { border-radius: 0.3rem; color: #fff; font-size: 0.8rem; padding: 0 0.4rem;
+         white-space: nowrap; }
+.held { background: #1a7f37; } .not { background: #b35900; }
+.undecided { background: #666; }
+small { color: #555; } a { color: #0550ae; }
+"""
+
+
+def write_report(workdir: Path) -> str:
+    """Writes report.html and results.md; returns what to print.
+
+    Args:
+        workdir: with a folder for each experiment that was run.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found = {
+        name: json.loads((workdir / name / NUMBERS).read_text())
+        for name in EXPERIMENTS
+        if (workdir / name / NUMBERS).exists()
+    }
+    if not found:
+        raise ValueError(
+            f"no results in {workdir}, expected folders such as "
+            f"{next(iter(EXPERIMENTS))}/{NUMBERS}; run an experiment or all of them"
+        )
+    write_text(workdir / "report.html", as_html(workdir, found))
+    write_text(workdir / "results.md", as_markdown(workdir, found))
+    verdicts = [v["outcome"] for result in found.values() for v in result["verdicts"]]
+    counted = ", ".join(f"{verdicts.count(o)} {o}" for o in sorted(set(verdicts)))
+    return f"{len(found)} experiments: {counted}; {workdir / 'report.html'}"
+
+
+def summary(name: str) -> str:
+    """Returns the first line of what an experiment says of itself."""
+    doc = importlib.import_module(EXPERIMENTS[name]).__doc__ or ""
+    return doc.splitlines()[0].rstrip(".")
+
+
+def facts(result: dict[str, Any]) -> str:
+    """Returns what a result was measured with, in words."""
+    settings = result["settings"]
+    said = f"{settings['size']}, {settings['seeds']} seeds"
+    return f"{said}, {result['seconds']:.0f} s, {result['date']}, {result['machine']}"
+
+
+def as_markdown(workdir: Path, found: dict[str, Any]) -> str:
+    """Returns the results as a page of Markdown beside their folders."""
+    rows = [
+        (f"[{name}](#{name})", *(v[key] for key in VERDICT))
+        for name, result in found.items()
+        for v in result["verdicts"]
+    ]
+    columns = ("experiment", "claim", "verdict", "numbers", "source's own")
+    parts = [
+        "# Results",
+        "Numbers are means and standard deviations over seeds; differences are paired "
+        "by seed, with their 95 % confidence interval. Criteria were fixed before the "
+        "runs. Made by `python -m jaxbn.experiments report`.",
+        markdown(columns, rows),
+    ]
+    for name, result in found.items():
+        table = (workdir / name / TABLE).read_text().split("\n\n")[0]
+        parts += [f"## {name}", f"{summary(name)}. Source: {result['source']}."]
+        parts += [f"![{summary(name)}]({name}/{FIGURE})", table, f"*{facts(result)}*"]
+    return "\n\n".join(parts) + "\n"
+
+
+def as_html(workdir: Path, found: dict[str, Any]) -> str:
+    """Returns the results as a page that needs no other file."""
+    head = "".join(
+        f"<li><a href='#{name}'>{name}</a>: {html.escape(summary(name))} "
+        f"{''.join(badge(v['outcome']) for v in result['verdicts'])}</li>"
+        for name, result in found.items()
+    )
+    sections = "".join(section(workdir, name, found[name]) for name in found)
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>jaxbn: claims and verdicts</title><style>{STYLE}</style></head>"
+        f"<body><h1>Batch norm: claims and verdicts</h1><ul>{head}</ul>{sections}"
+        "</body></html>\n"
+    )
+
+
+def section(workdir: Path, name: str, result: dict[str, Any]) -> str:
+    """Returns an experiment's part of the page."""
+    picture = base64.b64encode((workdir / name / FIGURE).read_bytes()).decode()
+    verdicts = "".join(
+        f"<li>{badge(v['outcome'])} {html.escape(v['claim'])}<br>"
+        f"<small>{html.escape(v['numbers'])}"
+        + (f". Source: {html.escape(v['source'])}" if v["source"] else "")
+        + "</small></li>"
+        for v in result["verdicts"]
+    )
+    lines = (workdir / name / TABLE).read_text().split("\n\n")[0].splitlines()
+    cells = [[c.strip() for c in line.strip("|").split(" | ")] for line in lines]
+    body = "".join(table_row("td", row) for row in cells[2:])
+    return (
+        f"<h2 id='{name}'>{name}</h2><p>{html.escape(summary(name))}. "
+        f"<small>{html.escape(result['source'])}</small></p><ul>{verdicts}</ul>"
+        f"<img alt='{html.escape(summary(name))}' "
+        f"src='data:image/png;base64,{picture}'>"
+        f"<div class='scroll'><table>{table_row('th', cells[0])}{body}</table></div>"
+        f"<p><small>{html.escape(facts(result))}</small></p>"
+    )
+
+
+def table_row(tag: str, cells: list[str]) -> str:
+    """Returns a row of an HTML table."""
+    inner = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
+    return f"<tr>{inner}</tr>"
+
+
+def badge(outcome: str) -> str:
+    """Returns an outcome as a coloured word."""
+    return f"<span class='badge {outcome.split()[0]}'>{outcome}</span> "
