@@ -35,4 +35,5 @@ def run_experiment(name: str, **settings: Any) -> Result:
     Raises:
         ValueError: if there is no such experiment, or it cannot be run so.
     """
-    return module_of(name).run(Settings(**{"workdir": "", **settings}))
+    settings.setdefault("workdir", "")
+    return module_of(name).run(Settings(**settings))

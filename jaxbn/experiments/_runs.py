@@ -11,7 +11,7 @@ parts, and a norm with `axis_name=axis_of(parallel)` pools over them.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.typing import ArrayLike
 
 from jaxbn.base import Array
 from jaxbn.data import Split, gather
@@ -78,7 +79,7 @@ def sgd(
 def start(
     model: Any,
     example: np.ndarray,
-    seeds: Sequence[int],
+    seeds: ArrayLike,
     optimizer: optax.GradientTransformation,
 ) -> Runs:
     """Returns R new runs of a linen model called as `model(x, train)`.
@@ -90,7 +91,6 @@ def start(
             same weights in every model.
         optimizer: whose state is made.
     """
-    seeds = jnp.asarray(seeds, jnp.uint32)
 
     @jax.jit
     @jax.vmap
@@ -99,7 +99,7 @@ def start(
         params, stats = variables["params"], variables.get("batch_stats", {})
         return Runs(params, stats, optimizer.init(params), seed, jnp.zeros((), int))
 
-    return one(seeds)
+    return one(jnp.asarray(seeds, jnp.uint32))
 
 
 def classification(model: Any) -> Loss:
@@ -111,7 +111,8 @@ def classification(model: Any) -> Loss:
         logits, new = model.apply(
             variables, batch.inputs, True, mutable=["batch_stats"]
         )
-        each = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+        labels = jnp.asarray(batch.labels)
+        each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return each.mean(), new.get("batch_stats", stats)
 
     return loss
@@ -125,7 +126,7 @@ def fit(
     epochs: Iterable[int],
     *,
     optimizer: optax.GradientTransformation,
-    rates: Sequence[float] | None = None,
+    rates: ArrayLike | None = None,
     parallel: Parallel | None = None,
     observe: Callable[[int, Runs], Any] | None = None,
 ) -> tuple[Runs, np.ndarray]:
@@ -146,7 +147,7 @@ def fit(
         Runs, and losses [R, steps].
     """
     count = len(runs.seed)
-    factors = np.ones(count, np.float32) if rates is None else np.float32(rates)
+    factors = np.asarray(np.ones(count) if rates is None else rates, np.float32)
     epoch = _make_epoch(loss, optimizer, parallel)
     if parallel is None:
         data, factors = jax.device_put((data, factors))

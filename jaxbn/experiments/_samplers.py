@@ -1,6 +1,6 @@
 """Samplers: which rows make a batch. Each gives [R, steps, B] for R runs by seed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -10,8 +10,10 @@ Sampler = Callable[[int], np.ndarray]
 """`rows(epoch) -> int32 [R, steps, B]`, a pure function of the epoch."""
 
 
-def at_random(seeds: Sequence[int], examples: int, batch_size: int) -> Sampler:
+def at_random(seeds: Iterable[int], examples: int, batch_size: int) -> Sampler:
     """Returns the ordinary sampler: each epoch a new order, the rest dropped."""
+
+    seeds = [int(seed) for seed in seeds]
 
     def rows(epoch: int) -> np.ndarray:
         each = [epoch_indices(seed, examples, batch_size, epoch) for seed in seeds]
@@ -21,7 +23,7 @@ def at_random(seeds: Sequence[int], examples: int, batch_size: int) -> Sampler:
 
 
 def in_patterns(
-    seeds: Sequence[int],
+    seeds: Iterable[int],
     labels: np.ndarray,
     batch_size: int,
     *,
@@ -40,6 +42,7 @@ def in_patterns(
         classes: K, how many a run has.
         images: M, of each.
     """
+    seeds = [int(seed) for seed in seeds]
     kinds = [np.flatnonzero(labels == kind) for kind in np.unique(labels)]
     size = classes * images
     if batch_size % size or classes > len(kinds):
