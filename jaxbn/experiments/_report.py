@@ -5,12 +5,11 @@ The HTML holds its pictures and needs no other file; the Markdown points to them
 
 import base64
 import html
-import importlib
 import json
 from pathlib import Path
 from typing import Any
 
-from jaxbn.experiments._registry import EXPERIMENTS
+from jaxbn.experiments._registry import EXPERIMENTS, module_of
 from jaxbn.experiments._results import FIGURE, NUMBERS, TABLE, markdown
 from jaxbn.training._files import write_text
 
@@ -60,8 +59,7 @@ def write_report(workdir: Path) -> str:
 
 def summary(name: str) -> str:
     """Returns the first line of what an experiment says of itself."""
-    doc = importlib.import_module(EXPERIMENTS[name]).__doc__ or ""
-    return doc.splitlines()[0].rstrip(".")
+    return (module_of(name).__doc__ or "").splitlines()[0].rstrip(".")
 
 
 def facts(result: dict[str, Any]) -> str:

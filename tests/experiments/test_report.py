@@ -1,0 +1,124 @@
+"""Results on disk, and the page made of them."""
+
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from jaxbn.experiments import Result, Settings, figure_png, run_experiment
+from jaxbn.experiments.__main__ import main
+from jaxbn.experiments._report import summary
+from jaxbn.experiments._results import as_plain, cell, finished, write_results
+from jaxbn.experiments._verdicts import (
+    Verdict,
+    always,
+    greater,
+    jointly,
+    less,
+    within,
+)
+
+
+def draw(figure):
+    figure.subplots().plot([0, 1], label="line")
+
+
+RESULT = Result(
+    ("arm", "error %"),
+    [("a < b", [1.0, 2.0, 3.0]), ("c", [float("nan")] * 3)],
+    [Verdict("a claim", True, "n", "12 %"), Verdict("another", False, "m")],
+    draw,
+    {"error": np.array([1.0, np.inf]), "step": np.int32(3)},
+)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    settings = Settings(str(folder / "learning_rate"), data_dir="/a/path")
+    said = write_results("learning_rate", "seed 2", settings, RESULT, 3.2)
+    assert "**not reproduced**: another (m)" in said
+    assert main(["report", f"--workdir={folder}"]) == 0
+    return folder
+
+
+def test_files_are_whole_and_name_no_path(workdir):
+    files = {path.name for path in (workdir / "learning_rate").iterdir()}
+    assert files == {"results.json", "table.md", "figure.png"}
+    text = (workdir / "learning_rate" / "results.json").read_text()
+    assert "/a/path" not in text and str(workdir) not in text
+    found = json.loads(text)
+    assert found["numbers"] == {"error": [1.0, None], "step": 3}
+    assert [v["outcome"] for v in found["verdicts"]] == ["held", "not reproduced"]
+    picture = (workdir / "learning_rate" / "figure.png").read_bytes()
+    assert picture.startswith(b"\x89PNG") and picture == figure_png(RESULT)
+
+
+def test_finished_is_of_the_same_settings(workdir):
+    settings = Settings(str(workdir / "learning_rate"))
+    assert finished(settings)
+    assert not finished(Settings(settings.workdir, seeds=6))
+    assert not finished(Settings(str(workdir / "nothing")))
+
+
+class Page(HTMLParser):
+    """The tags of a page, and its links."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links, self.pictures = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        named = dict(attributes)
+        self.links += [named["href"]] if tag == "a" else []
+        self.pictures += [named["src"]] if tag == "img" else []
+
+
+def test_the_page_needs_no_other_file(workdir):
+    text = (workdir / "report.html").read_text()
+    page = Page(text)
+    assert page.links == ["#learning_rate"]
+    assert all(src.startswith("data:image/png;base64,") for src in page.pictures)
+    assert "http" not in text.replace("http-equiv", "")
+    assert "width=device-width" in text
+    assert "a &lt; b" in text and "Source: 12 %" in text
+    assert page.tags.count("td") == 4
+    markdown = (workdir / "results.md").read_text()
+    assert "![" in markdown and "(learning_rate/figure.png)" in markdown
+    row = "| [learning_rate](#learning_rate) | a claim | held | n | 12 % |"
+    assert row in markdown
+
+
+def test_an_empty_workdir_is_refused(tmp_path, capsys):
+    assert main(["report", f"--workdir={tmp_path}"]) == 1
+    assert "expected folders such as" in capsys.readouterr().err
+
+
+def test_cells_have_the_digits_they_need():
+    assert cell([1.0, 3.0]) == "2.00 +- 1.41"
+    assert cell([0.00123, 0.00125]) == "0.0012 +- 0.0000"
+    assert cell(np.full(3, np.inf)) == "diverged"
+    assert cell([1.0, np.nan]) == "1 diverged"
+    assert cell("name") == "name"
+    assert as_plain({1: (np.float32(0.5),)}) == {"1": [0.5]}
+
+
+def test_criteria():
+    five = np.array([1.0, 1.1, 0.9, 1.0, 1.0])
+    assert greater("", five).held and not greater("", five, by=1.0).held
+    assert less("", -five).held and not less("", -five, by=1.0).held
+    assert within("", five, 1.0, 0.2).held and not within("", five, 0.5, 0.2).held
+    assert always("", five > 0).held and not always("", five > 0.95).held
+    assert always("", five > 0.95).numbers == "4 of 5 seeds"
+    both = jointly("both", [greater("a", five), less("b", five)])
+    assert not both.held and both.numbers.startswith("a: difference 1 +-")
+    assert both.outcome(5) == "not reproduced" and both.outcome(4) == "undecided"
+
+
+def test_names_that_are_unknown_are_refused():
+    with pytest.raises(ValueError, match="no experiment is called 'lr'"):
+        run_experiment("lr")
+    assert summary("learning_rate").startswith("Learning rates over")
