@@ -45,6 +45,7 @@ import jax
 import numpy as np
 
 from jaxbn.data import load
+from jaxbn.experiments._draw import legend_below
 from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._sync_training import Arm, Size, run_arm
 from jaxbn.experiments._verdicts import Verdict, greater
@@ -172,14 +173,14 @@ def draw(found: dict[str, dict[str, Any]], figure: Any) -> None:
         style = "--" if "unequal" in name else "-"
         left.plot(np.arange(len(smooth)) * window, smooth, style, label=name)
     left.set(xlabel="step", ylabel="training loss", yscale="log")
-    left.legend(fontsize=8)
+    legend_below(figure, left, columns=6)
     places = np.arange(len(found))
     labels = {"pooled": "pooled statistics", "first": "those of the first device"}
     for shift, (key, label) in zip((-0.2, 0.2), labels.items(), strict=True):
         values = [found[name][key] for name in found]
         means, spreads = np.mean(values, 1), np.std(values, 1)
         right.bar(places + shift, means, 0.4, yerr=spreads, capsize=3, label=label)
-    names = [name.replace(", ", ",\n").replace(" of ", "\nof ") for name in found]
-    right.set_xticks(places, names, fontsize=8, rotation=20)
+    names = [name.replace(" ", "\n") for name in found]
+    right.set_xticks(places, names, fontsize=8)
     right.set_ylabel("test error, %")
     right.legend(fontsize=8)
