@@ -7,6 +7,7 @@ test that needs it says `with x64():`.
 import contextlib
 import gc
 import os
+import tempfile
 
 import hypothesis
 import jax
@@ -18,6 +19,22 @@ import pytest
 FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}".strip()
+
+# Processes that tests start compile the same programs again and again.
+PROGRAMS = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
+
+def pytest_configure(config):
+    """Gives processes a folder of compiled programs, one for all workers of xdist."""
+    if hasattr(config, "workerinput"):
+        return
+    folder = tempfile.TemporaryDirectory(prefix="jaxbn-programs-")
+    config.add_cleanup(folder.cleanup)
+    os.environ.update(PROGRAMS, JAX_COMPILATION_CACHE_DIR=folder.name)
+
 
 # Before the first operation: both are refused once the backend has started.
 jax.config.update("jax_num_cpu_devices", 8)

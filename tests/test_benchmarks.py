@@ -1,9 +1,7 @@
 """Benchmarks run; their figures are for machines left in peace, not for tests."""
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +21,8 @@ from benchmarks import (
     training,
     variants,
 )
+from benchmarks.__main__ import main
 from jaxbn.training._files import write_json
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -118,17 +115,21 @@ def test_the_table_has_the_median_of_the_runs(monkeypatch):
     )
 
 
-def test_the_command_lists_and_reads_what_lies_in_a_folder(tmp_path):
+def test_the_command_lists_and_reads_what_lies_in_a_folder(
+    tmp_path, monkeypatch, capsys
+):
     def command(*flags):
-        run = [sys.executable, "-m", "benchmarks", *flags]
-        return subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
+        monkeypatch.setattr(sys, "argv", ["benchmarks", *flags])
+        main()
+        return capsys.readouterr().out
 
     assert {"layer", "block", "sync"} <= {
-        line.split()[0] for line in command().stdout.splitlines()
+        line.split()[0] for line in command().splitlines()
     }
-    refused = command("lair")
-    assert refused.returncode == 2 and "expected some of block" in refused.stderr
+    with pytest.raises(SystemExit, match="2"):
+        command("lair")
+    assert "expected some of block" in capsys.readouterr().err
     write_json(tmp_path / "startup-1.json", {"beyond jax": 0.1})
     done = command("--out", str(tmp_path))
-    assert "| import jaxbn beyond jax, s | <= 0.15 | 0.10 | 0.10 | yes |" in done.stdout
+    assert "| import jaxbn beyond jax, s | <= 0.15 | 0.10 | 0.10 | yes |" in done
     assert (tmp_path / "targets.md").read_text().startswith("| what | target |")

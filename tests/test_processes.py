@@ -114,6 +114,8 @@ def test_a_killed_process_is_named_and_the_run_goes_on(lost, together, tmp_path)
     words = f"process {lost} of 2 was lost; process {1 - lost} ends too"
     assert words in err, err
     assert survivor.returncode == 1
+    if lost:  # Whichever it was, what is left is what a checkpoint holds.
+        return
     ends = finish(start_two((*flags, "--resume"), tmp_path))
     assert [code for code, _, _ in ends] == [0, 0], ends
     assert "resuming after step" in ends[0][1]

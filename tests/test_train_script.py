@@ -122,9 +122,9 @@ def test_killed_at_a_random_moment_and_resumed_is_bit_for_bit_the_same(whole, tm
 
 
 def test_asked_to_stop_it_saves_in_the_middle_of_an_epoch_and_goes_on(tmp_path):
-    flags = ("--workdir=w", "--num_epochs=200", "--norm=batch", "--train_limit=640")
-    flags += ("--batch_size=2", "--test_limit=20", "--eval_every=200")
-    flags += ("--checkpoint_every=200", "--dtype=bfloat16")
+    flags = ("--workdir=w", "--num_epochs=90", "--norm=batch", "--train_limit=640")
+    flags += ("--batch_size=2", "--test_limit=20", "--eval_every=90")
+    flags += ("--checkpoint_every=90", "--dtype=bfloat16")
     process = start(*flags, cwd=tmp_path)
     compiled = tmp_path / "w" / "timing.jsonl"
     code, _, err = kill_when(process, compiled.exists, signal.SIGTERM)
@@ -133,7 +133,7 @@ def test_asked_to_stop_it_saves_in_the_middle_of_an_epoch_and_goes_on(tmp_path):
     assert "saved; go on with --resume --workdir=w" in line
     (saved,) = (tmp_path / "w" / "checkpoints").glob("step_*")
     step = int(saved.name.removeprefix("step_"))
-    assert 0 < step < 200 * 320
+    assert 0 < step < 90 * 320
     code, out, err = run(*flags, "--resume", "--profile", cwd=tmp_path)
     assert code == 0, err
     assert f"resuming after step {step}" in out
