@@ -1,6 +1,6 @@
 """Drawing: what the pictures of experiments have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ def band(axes: Any, x: ArrayLike, values: ArrayLike, label: str, **style: Any) -
     axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
-def bars(axes: Any, names: Sequence[str], groups: dict[str, ArrayLike]) -> None:
+def bars(axes: Any, names: Sequence[str], groups: Mapping[str, ArrayLike]) -> None:
     """Draws groups of bars side by side.
 
     Args:

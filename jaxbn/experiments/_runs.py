@@ -41,6 +41,12 @@ from jaxbn.training._processes import start_processes
 Loss = Callable[[Any, Any, Any, Array], tuple[Array, Any]]
 """`loss(params, batch_stats, batch, key) -> (value, batch_stats)` of one run."""
 
+ONCE = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
+"""Of a program that is run once: drawing weights takes 4 s to compile without."""
+
 
 class Runs(NamedTuple):
     """Networks that are trained side by side; all arrays [R, ...].
@@ -92,7 +98,7 @@ def start(
         optimizer: whose state is made.
     """
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=ONCE)
     @jax.vmap
     def one(seed: Array) -> Runs:
         variables = model.init(jax.random.key(seed), example, False)
