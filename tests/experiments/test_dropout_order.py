@@ -1,0 +1,69 @@
+"""Dropout nowhere, before the head, before every batch norm: at smoke size."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxbn import batch_norm
+from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments._dropout import DropoutMLP
+from jaxbn.experiments._dropout_order import ARMS, LAYERS, verdicts
+from jaxbn.models import create_model
+
+
+@pytest.fixture(scope="module")
+def result():
+    return run_experiment("dropout_order", size="smoke", seeds=2)
+
+
+def test_dropout_before_a_norm_and_nowhere_else_shifts_its_variance(result):
+    assert set(result.numbers) == set(ARMS)
+    ratios = {arm: numbers["ratios"] for arm, numbers in result.numbers.items()}
+    assert ratios["nowhere"].shape == (2, len(LAYERS))
+    assert (ratios["every relu"][:, 1:] < ratios["nowhere"][:, 1:]).all()
+    every = result.numbers["every relu"]
+    np.testing.assert_allclose(every["ratios"][:, 1], every["predicted"], atol=0.1)
+    for numbers in result.numbers.values():
+        assert np.isfinite(numbers["loss"]).all()
+        assert (numbers["error"] < 85).all()
+
+
+def test_the_figure_is_a_light_picture(result):
+    picture = figure_png(result)
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) < 100_000
+
+
+def test_verdicts_follow_their_criteria():
+    def arm(ratio, error, recomputed):
+        ratios = [[1.0, ratio, ratio]] * 3
+        numbers = {"ratios": ratios, "predicted": np.array([0.72] * 3)}
+        return {**numbers, "error": [error] * 3, "recomputed": [recomputed] * 3}
+
+    found = {
+        "nowhere": arm(1.0, 13.0, 13.0),
+        "before the head": arm(1.0, 13.2, 13.2),
+        "every relu": arm(0.71, 16.0, 15.0),
+    }
+    assert [v.held for v in verdicts(found)] == [True] * 6
+    found["before the head"] = arm(0.9, 15.0, 15.0)
+    found["every relu"] = arm(0.9, 16.0, 16.0)
+    assert [v.held for v in verdicts(found)] == [False] * 6
+
+
+def test_the_net_has_the_layers_of_the_mlp():
+    norm, x, key = batch_norm(), jnp.ones((4, 3)), jax.random.key(0)
+    ours = DropoutMLP(2, norm, (5, 6))
+    started = ours.init(key, x, False)
+    plain = create_model("mlp", 2, norm, hidden=(5, 6))
+    jax.tree.map(np.testing.assert_array_equal, started, plain.init(key, x, False))
+    dropped, _ = ours.apply(
+        started,
+        x,
+        True,
+        jnp.array([0.0, 0.5]),
+        rngs={"dropout": key},
+        mutable=["batch_stats", "intermediates"],
+    )
+    assert dropped.shape == (4, 2)
