@@ -1,0 +1,85 @@
+"""Loss and gradient along the gradient step: at smoke size."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxbn import batch_norm
+from jaxbn.data import Split
+from jaxbn.diagnostics import probe_landscape
+from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments._runs import classification, sgd, start
+from jaxbn.experiments._smoothness import (
+    LENGTHS,
+    NOISY,
+    NORM,
+    PLAIN,
+    RATE,
+    disturbed,
+    make_look,
+    verdicts,
+)
+from jaxbn.models import create_model
+
+
+@pytest.fixture(scope="module")
+def result():
+    return run_experiment("smoothness", size="smoke", seeds=2)
+
+
+def test_training_falls_and_noise_makes_moments_jump(result):
+    assert set(result.numbers) == {NORM, PLAIN, NOISY}
+    for numbers in result.numbers.values():
+        assert numbers["loss"].shape == (2, 8)
+        assert np.isfinite(numbers["loss"]).all()
+        assert (numbers["low"] <= numbers["high"]).all()
+        assert (np.abs(numbers["cosine"]) <= 1 + 1e-5).all()
+    loss = result.numbers[NORM]["loss"]
+    assert (loss[:, -1] < loss[:, 0]).all()
+    jumps = {name: numbers["jump"].mean() for name, numbers in result.numbers.items()}
+    assert jumps[NOISY] > 3 * jumps[NORM]
+
+
+def test_the_figure_is_a_light_picture(result):
+    picture = figure_png(result)
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) < 100_000
+
+
+def test_what_a_look_finds_is_what_probe_landscape_does():
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(16, 2, 2, 1)).astype(np.float32)
+    data = Split(inputs, rng.integers(3, size=16))
+    model = create_model("mlp", 3, batch_norm(), hidden=(4, 4))
+    runs = start(model, inputs[:2], [5], sgd(RATE))
+    stats = {**runs.batch_stats, "noise": jnp.zeros(1)}
+    runs = runs._replace(batch_stats=stats)
+    look = make_look(model, disturbed(model), data)
+    found = look(runs, np.arange(8)[None])
+    params, stats = jax.tree.map(lambda a: a[0], (runs.params, runs.batch_stats))
+    batch = Split(inputs[:8], data.labels[:8])
+    plain = classification(model)
+    lengths = [RATE * length for length in LENGTHS]
+    expected = probe_landscape(
+        lambda p: plain(p, stats, batch, jax.random.key(0))[0], params, lengths
+    )
+    np.testing.assert_allclose(found["high"][0], expected.losses.max(), rtol=1e-4)
+    np.testing.assert_allclose(found["change"][0], expected.distances.max(), rtol=1e-3)
+    np.testing.assert_allclose(found["beta"][0], expected.beta, rtol=1e-3)
+
+
+def test_verdicts_follow_their_criteria():
+    def arm(high, change, jump, loss, cosine):
+        numbers = {"low": 0.0, "high": high, "change": change, "beta": change}
+        numbers |= {"jump": jump, "loss": loss, "cosine": cosine}
+        return {key: np.full((3, 10), value) for key, value in numbers.items()}
+
+    found = {
+        NORM: arm(0.1, 1.0, 0.01, 0.4, 0.2),
+        PLAIN: arm(1.0, 8.0, 0.1, 0.6, 0.5),
+        NOISY: arm(0.1, 1.0, 0.3, 0.5, 0.2),
+    }
+    assert [v.held for v in verdicts(found)] == [True] * 6
+    found[PLAIN] = arm(0.1, 0.9, 0.4, 0.3, 0.1)
+    assert [v.held for v in verdicts(found)] == [False] * 6
