@@ -1,0 +1,102 @@
+"""Running averages against precise statistics: at smoke size."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxbn import batch_norm
+from jaxbn.data import Split
+from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments._precise_measures import averaging, debiased, with_averages
+from jaxbn.experiments._precise_statistics import (
+    EARLY,
+    SIZES,
+    STYLES,
+    TRAINED,
+    verdicts,
+)
+from jaxbn.experiments._runs import classification, fit, sgd, start
+from jaxbn.experiments._samplers import at_random
+from jaxbn.models import create_model
+
+
+@pytest.fixture(scope="module")
+def result():
+    return run_experiment("precise_statistics", size="smoke", seeds=2)
+
+
+def test_every_kind_is_measured_and_large_batches_lag(result):
+    found, size = result.numbers, SIZES["smoke"]
+    for arm in found["epochs"].values():
+        assert list(arm["errors"]) == list(STYLES)
+        assert arm["errors"]["precise"].shape == (2, size.epochs)
+    large = found["epochs"]["512"]["errors"]
+    assert large["EMA 0.99"][:, 0].mean() > large["precise"][:, 0].mean() + 3
+    samples = found["samples"][TRAINED]
+    assert samples.shape == (2, size.draws, len(size.counts))
+    assert samples[..., 0].mean() > samples[..., -1].mean()
+    assert found["passes"]["32"]["total"].shape == (2, len(size.passes))
+
+
+def test_the_figure_is_a_light_picture(result):
+    picture = figure_png(result)
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) < 100_000
+
+
+def test_averages_of_one_run_are_those_of_runs_of_their_own():
+    rng = np.random.default_rng(0)
+    data = Split(rng.normal(size=(64, 2, 2, 1)).astype(np.float32), np.arange(64) % 3)
+    rows, step = at_random([3], 64, 16), sgd(0.1)
+    kept = create_model("mlp", 3, batch_norm(momentum=0.0), hidden=(8,))
+    runs = start(kept, data.inputs[:2], [3], step)
+    first = runs.batch_stats
+    runs, losses = fit(
+        averaging(kept), with_averages(runs), data, rows, range(2), optimizer=step
+    )
+    for debias in (False, True):
+        norm = batch_norm(momentum=0.9, debias=debias)
+        own = create_model("mlp", 3, norm, hidden=(8,))
+        begun = start(own, data.inputs[:2], [3], step)
+        trained, same = fit(
+            classification(own), begun, data, rows, range(2), optimizer=step
+        )
+        np.testing.assert_array_equal(losses, same)
+        found = runs.batch_stats["0.9"]
+        found = debiased(found, first, 0.9, 8) if debias else found
+        expected = trained.batch_stats["bn1"]
+        for key in ("mean", "var"):
+            np.testing.assert_allclose(found["bn1"][key], expected[key], rtol=1e-4)
+    assert int(jax.device_get(runs.step)[0]) == 8
+
+
+def found_with(gap, spread):
+    precise = np.full((3, 9), 14.0)
+    falling = gap * 0.5 ** np.arange(9.0)[None] * np.ones((3, 1))
+    errors = {"EMA 0.9": precise + falling, "debiased 0.9": precise + 0.5 * falling}
+    errors |= {"EMA 0.99": precise + gap, "debiased 0.99": precise, "precise": precise}
+    outside = {"0.9": falling / 10 + 0.1, "0.99": falling}
+    same = dict.fromkeys(errors, precise)
+    by_count = 14 + np.array([8.0, 1.0, 0.1, 0.0]) * spread
+    draws = np.array([-1.0, 1.0])[None, :, None] * np.array([3.0, 1.0, 0.5, 0.1])
+    samples = np.ones((3, 1, 1)) * (by_count[None, None] + draws * spread)
+    total = np.ones((3, 1)) * (14 + spread * np.array([1.0, 0.05, 0.0]))[None]
+    arm = {"total": total, "mean": total[:, 0] + spread - 0.5}
+    arm["by_class"] = np.stack([total[:, 0], total[:, 0] + spread - 0.5], -1)
+    return {
+        "epochs": {
+            "128": {"errors": same, "outside": outside},
+            "2048": {"errors": errors, "outside": outside},
+        },
+        "samples": {TRAINED: samples, EARLY: 14 + 0.1 * (samples - 14)},
+        "passes": {"32": arm, "4": arm},
+        "counts": (10, 100, 1_000, 10_000),
+        "sizes": (2, 100, 5_000),
+    }
+
+
+def test_verdicts_follow_their_criteria():
+    assert [v.held for v in verdicts(found_with(6.0, 1.0))] == [True] * 10
+    # Without a lag 0.9 still agrees at the end, and early samples still suffice.
+    held = [v.held for v in verdicts(found_with(0.0, 0.0))]
+    assert held == [False, False, True, False, False, False, True, False, False, False]
