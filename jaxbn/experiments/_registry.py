@@ -7,8 +7,26 @@ from typing import Any
 from jaxbn.experiments._harness import Result, Settings
 
 EXPERIMENTS = {
+    "mnist_convergence": "jaxbn.experiments._mnist_convergence",
+    "regression_layers": "jaxbn.experiments._regression_layers",
     "learning_rate": "jaxbn.experiments._learning_rate",
+    "initialization": "jaxbn.experiments._initialization",
+    "saturation": "jaxbn.experiments._saturation",
+    "dropout_order": "jaxbn.experiments._dropout_order",
+    "regularization": "jaxbn.experiments._regularization",
+    "smoothness": "jaxbn.experiments._smoothness",
+    "precise_statistics": "jaxbn.experiments._precise_statistics",
+    "normalization_batch_size": "jaxbn.experiments._normalization_batch_size",
+    "frozen_finetune": "jaxbn.experiments._frozen_finetune",
+    "domain_shift": "jaxbn.experiments._domain_shift",
+    "multi_domain": "jaxbn.experiments._multi_domain",
+    "pattern_leakage": "jaxbn.experiments._pattern_leakage",
+    "contrastive_leakage": "jaxbn.experiments._contrastive_leakage",
     "sync_and_local": "jaxbn.experiments._sync_and_local",
+    "renorm_small_batch": "jaxbn.experiments._renorm_small_batch",
+    "ghost_batches": "jaxbn.experiments._ghost_batches",
+    "adaptive_inference": "jaxbn.experiments._adaptive_inference",
+    "group_norm_control": "jaxbn.experiments._group_norm_control",
 }
 """Each experiment by name, and the module that has its `SOURCE` and `run`."""
 

@@ -1,0 +1,148 @@
+"""Ghost batches: a large batch of SGD, normalized as small ones.
+
+A network of 3 hidden layers of 128 is trained on batches of 1,024 for 15 epochs, as on
+batches of 256, so that it takes a quarter of the steps; the learning rate is twice as
+large, the root of 4. The large batch is normalized as a whole or in ghost batches of 8
+to 256. Two more arms take as many steps as the small batch does (regime adaptation),
+one normalized as a whole and one in ghost batches of 32.
+
+Claims (Hoffer, Hubara and Soudry 2017).
+1. There is a gap: for equal epochs the test error of the large batch, normalized as a
+   whole, is larger than that of the small one.
+2. Ghost batches of 32 do no harm: the test error is at most 0.2 above that of the whole
+   batch.
+3. They do good: it is lower.
+4. Training for as many steps with ghost batches closes the gap: the test error is at
+   most 0.2 above that of the small batch.
+5. It needs them: it is lower than that of the whole batch for as many steps.
+All with running statistics.
+
+    python -m jaxbn.experiments ghost_batches --workdir=W --data_dir=DIR
+"""
+
+import functools
+import math
+from typing import Any
+
+from jaxbn import ghost_norm
+from jaxbn.base import Norm
+from jaxbn.experiments._draw import MARKERS, legend_below
+from jaxbn.experiments._harness import Result, Settings
+from jaxbn.experiments._small_batches import (
+    MOMENTUM,
+    PANELS,
+    draw_arms,
+    label_errors,
+    measure,
+    plain_norms,
+    rows_of,
+)
+from jaxbn.experiments._sweep import Size, prepare
+from jaxbn.experiments._verdicts import Verdict, greater, less
+
+SOURCE = "Hoffer, Hubara and Soudry 2017"
+GHOST = 32
+SMALL, LARGE = 256, 1024
+SIZES = {
+    "smoke": Size(1024, 300, 1, (32, 1024), options=(("hidden", (32,)),), batch=LARGE),
+    "small": Size(10_240, 5_000, 15, (8, 16, 32, 64, 256, 1024), batch=LARGE),
+    "full": Size(
+        None,
+        None,
+        30,
+        (8, 16, 32, 64, 256, 1024),
+        model="resnet20",
+        options=(),
+        pool=1,
+        batch=LARGE,
+    ),
+}
+
+
+def run(settings: Settings) -> Result:
+    """Runs the experiment; see the top of the file."""
+    task = prepare(settings, SIZES[settings.size])
+    large = {"rate": math.sqrt(LARGE / SMALL)}
+    longer = {**large, "epochs": task.size.epochs * LARGE // SMALL}
+    sizes = task.size.sizes
+    curve = measure(task, ghosts(sizes[:-1]) | plain_norms(sizes[-1:]), **large)
+    found: dict[str, Any] = {
+        "sizes": sizes,
+        "large": curve,
+        "small": measure(task, plain_norms((SMALL,)), batch=SMALL),
+        "longer": measure(task, plain_norms((LARGE,)), **longer),
+        "longer, ghost": measure(task, ghosts((GHOST,)), **longer),
+    }
+    columns = ("test error % at NBS", *map(str, sizes))
+    rows = rows_of({"batch 1,024": curve})
+    rest = [""] * len(sizes)
+    for name, label, size in OTHERS:
+        place = sizes.index(size) if size in sizes else 0
+        for key, way in PANELS.items():
+            cells = [*rest[:place], found[name][key][:, 0], *rest[place + 1 :]]
+            rows.append((f"{label}, {way}", *cells))
+    return Result(
+        columns,
+        rows,
+        verdicts(found),
+        functools.partial(draw, found),
+        found,
+        figsize=(10, 4.5),
+    )
+
+
+OTHERS = (
+    ("small", "batch 256, whole", SMALL),
+    ("longer", "batch 1,024, as many steps, whole", LARGE),
+    ("longer, ghost", "batch 1,024, as many steps, ghosts of 32", GHOST),
+)
+"""The arms of one NBS: their names, in words, and the NBS."""
+
+
+def ghosts(sizes: tuple[int, ...]) -> dict[int, Norm]:
+    """Returns ghost norm of each size."""
+    return {size: ghost_norm(size=size, momentum=MOMENTUM) for size in sizes}
+
+
+def verdicts(found: dict[str, Any]) -> list[Verdict]:
+    """Returns whether the claims held."""
+    curve = found["large"]["running"]
+    ghost = curve[:, list(found["sizes"]).index(GHOST)]
+    whole, small = curve[:, -1], found["small"]["running"][:, 0]
+    longer = found["longer, ghost"]["running"][:, 0]
+    longer_whole = found["longer"]["running"][:, 0]
+    return [
+        greater("for equal epochs the large batch has the larger error", whole, small),
+        less(
+            "ghost batches of 32 add at most 0.2 points to the whole batch's error",
+            ghost,
+            whole,
+            by=-0.2,
+        ),
+        less("ghost batches of 32 lower the whole batch's error", ghost, whole),
+        less(
+            "as many steps with ghost batches: at most 0.2 above the small batch",
+            longer,
+            small,
+            by=-0.2,
+        ),
+        less(
+            "as many steps: ghost batches of 32 lower the whole batch's error",
+            longer,
+            longer_whole,
+        ),
+    ]
+
+
+def draw(found: dict[str, Any], figure: Any) -> None:
+    """Draws the test errors against the ghost batches, and the other arms as points."""
+    draw_arms({"batch 1,024, equal epochs": found["large"]}, found["sizes"], figure)
+    figure.legends[0].remove()
+    for key, axes in zip(PANELS, figure.axes, strict=True):
+        for i, (name, label, size) in enumerate(OTHERS, 1):
+            errors = found[name][key][:, 0]
+            point = {"yerr": errors.std(), "capsize": 3, "color": f"C{i}"}
+            axes.errorbar(size, errors.mean(), fmt=MARKERS[i], label=label, **point)
+        axes.relim()
+        label_errors(axes)
+    legend_below(figure, columns=2)

@@ -1,0 +1,217 @@
+"""How many examples are normalized together, with the batch of SGD fixed.
+
+A network of 3 hidden layers of 128 is trained on batches of 256, of which 2, 4, ... or
+all 256 are normalized together (NBS); its errors are measured on training and test
+examples with statistics of mini-batches of that size, and with precise population
+statistics. A second part trains the network as a head on groups of 16 examples that
+share a style, as the regions of an image do.
+
+Claims (Wu and Johnson 2021, sections 4.1 and 4.2, figure 5, tables 3 and 6).
+1. Small batches are training noise: the training error falls with the NBS (no step up
+   by 0.3 or more, in every seed).
+2. Noise regularizes: the gap of test and training error, both with mini-batch
+   statistics, grows with the NBS from 8 on (no step down by 0.3 or more).
+3. With population statistics small NBS are worse: 2 by more than 5 points than the best
+   of all, 4 by more than 2.
+4. So is the largest: at NBS 32 the test error is below that at 256.
+5. At NBS 2 mini-batch statistics at test time are better than population ones.
+6. Where a group of examples shares a style and is normalized by itself, its own
+   statistics at test time are better than the population's by more than 20 points.
+7. Population statistics do better after training on 2 groups together, by more than
+   15 points; shuffled across groups or over all of them by more than 25, within 3 of
+   each other.
+8. Then the norm is worth having: over all groups at most 1 point above no norm.
+
+    python -m jaxbn.experiments normalization_batch_size --workdir=W --data_dir=DIR
+
+With --num_devices=8 each device has 32 of the 256 examples, and larger NBS are pooled
+over groups of devices.
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxbn import batch_norm
+from jaxbn.experiments._draw import band, bars, legend_below
+from jaxbn.experiments._harness import Result, Settings
+from jaxbn.experiments._runs import axis_of, devices_of
+from jaxbn.experiments._styled_groups import run_heads
+from jaxbn.experiments._sweep import (
+    Size,
+    minibatch_errors,
+    population_errors,
+    prepare,
+    train,
+    training_sample,
+)
+from jaxbn.experiments._verdicts import Verdict, always, greater, jointly, less, within
+
+SOURCE = "Wu and Johnson 2021, sections 4.1 and 4.2"
+SIZES = {
+    "smoke": Size(512, 256, 3, (2, 4, 32), options=(("hidden", (32,)),), batch=64),
+    "small": Size(10_000, 4_864, 15, (2, 4, 8, 16, 32, 64, 128, 256)),
+    "full": Size(
+        None,
+        None,
+        30,
+        (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+        model="resnet20",
+        options=(),
+        pool=1,
+        batch=1024,
+    ),
+}
+CURVES = {
+    "train_mb": "training, mini-batch statistics",
+    "test_mb": "test, mini-batch statistics",
+    "test_pop": "test, population statistics",
+}
+
+
+def run(settings: Settings) -> Result:
+    """Runs the experiment; see the top of the file."""
+    size = SIZES[settings.size]
+    parallel = devices_of(settings, size.batch)  # Before anything starts JAX.
+    task = prepare(settings, size)
+    sample = training_sample(task)
+    measured: dict[str, list[np.ndarray]] = {name: [] for name in CURVES}
+    for many in size.sizes:
+        together = {"normalization_batch_size": many}
+        norm = batch_norm(**together, axis_name=axis_of(parallel))
+        runs = train(task, norm, parallel=parallel)
+        model = task.model(batch_norm(**together))
+        measured["train_mb"].append(minibatch_errors(task, model, runs, sample))
+        measured["test_mb"].append(minibatch_errors(task, model, runs))
+        measured["test_pop"].append(population_errors(task, runs))
+    found: dict[str, Any] = {"sizes": size.sizes, "batch": size.batch}
+    found |= {name: np.stack(each, 1) for name, each in measured.items()}
+    found["heads"] = run_heads(task, parallel)
+    columns = ("error % at NBS", *map(str, size.sizes))
+    rows = [(label, *found[name].T) for name, label in CURVES.items()]
+    rest = [""] * (len(columns) - 3)
+    rows.append(("groups of a style, trained on", "population", "its group", *rest))
+    for name, errors in found["heads"].items():
+        rows.append((name, errors["pop"], errors.get("mb", ""), *rest))
+    return Result(
+        columns,
+        rows,
+        verdicts(found),
+        functools.partial(draw, found),
+        found,
+        figsize=(10, 4.5),
+    )
+
+
+def verdicts(found: dict[str, Any]) -> list[Verdict]:
+    """Returns whether the claims held."""
+    return [*sweep_verdicts(found), *head_verdicts(found["heads"])]
+
+
+def sweep_verdicts(found: dict[str, Any]) -> list[Verdict]:
+    """Returns the verdicts on the sweep, claims 1 to 5."""
+    sizes = np.asarray(found["sizes"])
+    train, test, pop = (found[name] for name in CURVES)
+    wide = sizes >= 8
+    gap = (test - train)[:, wide]
+    two, four, middle = (pop[:, sizes == size][:, 0] for size in (2, 4, 32))
+    best = pop.min(1)
+    return [
+        always(
+            "the training error falls with the NBS",
+            (np.diff(train, axis=1) < 0.3).all(1),
+            f"{train[:, 0].mean():.1f} to {train[:, -1].mean():.1f} %",
+            source="16.5 to 8.5 % from NBS 2 to 1024, read off the figure",
+        ),
+        always(
+            "the gap of test and training error grows with the NBS from 8 on",
+            (np.diff(gap, axis=1) > -0.3).all(1),
+            f"{gap[:, 0].mean():.1f} to {gap[:, -1].mean():.1f} points",
+            source="11.6 to 16.3 points from NBS 8 to 1024",
+        ),
+        jointly(
+            "population statistics at NBS 2 and 4 are worse than at the best",
+            [
+                greater("NBS 2, by 5", two, best, by=5),
+                greater("NBS 4, by 2", four, best, by=2),
+            ],
+            source="32.5 and 26.4 against 23.2 %",
+        ),
+        less(
+            "population statistics are better at NBS 32 than at the largest",
+            middle,
+            pop[:, -1],
+            source="23.4 against 23.7 %",
+        ),
+        less(
+            "at NBS 2 mini-batch statistics at test are better than population ones",
+            test[:, 0],
+            two,
+            source="26.0 against 32.5 %",
+        ),
+    ]
+
+
+def head_verdicts(heads: dict[str, Any]) -> list[Verdict]:
+    """Returns the verdicts on groups that share a style, claims 6 to 8."""
+    pop = {name: errors["pop"] for name, errors in heads.items()}
+    return [
+        greater(
+            "trained on single groups, a group's own statistics are better by 20",
+            pop["group"],
+            heads["group"]["mb"],
+            by=20,
+            source="box AP 41.5 against 30.7",
+        ),
+        jointly(
+            "population statistics do better the more groups are normalized together",
+            [
+                greater("2 groups, by 15", pop["group"], pop["2 groups"], by=15),
+                greater("shuffled, by 25", pop["group"], pop["shuffled"], by=25),
+                greater("all, by 25", pop["group"], pop["all"], by=25),
+                within("shuffled and all, within 3", pop["shuffled"], pop["all"], 3),
+            ],
+            source="box AP 30.7, 40.1, 41.7 and 41.7",
+        ),
+        less(
+            "over all groups the norm is at most 1 point worse than none",
+            pop["all"],
+            pop["no norm"],
+            by=-1,
+            source="box AP 41.7 against 41.1",
+        ),
+    ]
+
+
+def draw(found: dict[str, Any], figure: Any) -> None:
+    """Draws the errors against the NBS, and those of the groups as bars."""
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    for (name, label), marker in zip(CURVES.items(), "sov", strict=True):
+        band(left, found["sizes"], found[name], label, marker=marker, markersize=4)
+    left.set_xscale("log", base=2)
+    left.set_yscale("log")
+    left.set_xticks(found["sizes"], [str(size) for size in found["sizes"]])
+    ticks = (2, 5, 10, 20, 50)
+    left.set_yticks(ticks, [str(tick) for tick in ticks])
+    left.yaxis.set_minor_formatter("")
+    left.set(xlabel="normalized together, examples", ylabel="error, %")
+    heads = found["heads"]
+    both = {"population statistics": "pop", "its group's statistics": "mb"}
+    groups: dict[str, ArrayLike] = {
+        label: np.stack(
+            [
+                each.get(key, np.full_like(each["pop"], np.nan))
+                for each in heads.values()
+            ],
+            1,
+        )
+        for label, key in both.items()
+    }
+    bars(right, [name.replace(" ", "\n") for name in heads], groups)
+    right.set(xlabel="normalized together in training", ylabel="test error, %")
+    right.set_title("groups of 16 that share a style", fontsize=9)
+    handles, labels = right.get_legend_handles_labels()
+    right.legend(handles, labels, fontsize=8)
+    legend_below(figure, left)

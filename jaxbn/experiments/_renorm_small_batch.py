@@ -1,0 +1,106 @@
+"""Batch renormalization of small batches, against batch norm.
+
+A network of 3 hidden layers of 128 is trained on batches of 256, of which 2, 4, ... or
+all 256 are normalized together (NBS). Batch renormalization starts as batch norm; from
+the end of the first epoch to that of a third of them its limits open to r 3 and d 5.
+Its running statistics, momentum 0.9, absorb the whole batch of 256.
+
+Claims (Ioffe 2017).
+1. Small batches: at NBS 4 the test error with running statistics is lower than batch
+   norm's by more than 1.5 points.
+2. Large ones: at the largest NBS the two are within 0.6.
+3. Renormalization needs the batch less: its errors at NBS 4 and the largest differ by
+   less than half of what batch norm's do.
+
+    python -m jaxbn.experiments renorm_small_batch --workdir=W --data_dir=DIR
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from jaxbn import batch_renorm
+from jaxbn.base import Norm
+from jaxbn.experiments._harness import Result, Settings
+from jaxbn.experiments._small_batches import (
+    MOMENTUM,
+    draw_arms,
+    measure,
+    plain_norms,
+    rows_of,
+)
+from jaxbn.experiments._sweep import Size, Task, prepare
+from jaxbn.experiments._verdicts import Verdict, less, within
+
+SOURCE = "Ioffe 2017, Batch Renormalization"
+SIZES = {
+    "smoke": Size(512, 256, 3, (4, 32), options=(("hidden", (32,)),), batch=32),
+    "small": Size(10_000, 4_864, 15, (2, 4, 8, 16, 32, 256)),
+    "full": Size(
+        None,
+        None,
+        30,
+        (2, 4, 8, 16, 32, 64, 256),
+        model="resnet20",
+        options=(),
+        pool=1,
+    ),
+}
+ARMS = ("batch norm", "batch renormalization")
+
+
+def run(settings: Settings) -> Result:
+    """Runs the experiment; see the top of the file."""
+    task = prepare(settings, SIZES[settings.size])
+    sizes = task.size.sizes
+    both = plain_norms(sizes), renorms(task)
+    arms = {name: measure(task, norms) for name, norms in zip(ARMS, both, strict=True)}
+    found = {"sizes": sizes, "arms": arms}
+    columns = ("test error % at NBS", *map(str, sizes))
+    rows = rows_of(arms)
+    return Result(
+        columns,
+        rows,
+        verdicts(found),
+        functools.partial(draw_arms, arms, sizes),
+        found,
+        figsize=(10, 4.5),
+    )
+
+
+def renorms(task: Task) -> dict[int, Norm]:
+    """Returns batch renormalization of each size, its schedule in epochs."""
+    epoch = len(task.images.train.labels) // task.size.batch
+    end = max(task.size.epochs // 3, 1) * epoch
+    schedule = {"warmup_steps": epoch, "r_steps": end, "d_steps": end}
+    return {
+        size: batch_renorm(normalization_batch_size=size, momentum=MOMENTUM, **schedule)
+        for size in task.size.sizes
+    }
+
+
+def verdicts(found: dict[str, Any]) -> list[Verdict]:
+    """Returns whether the claims held."""
+    four = list(found["sizes"]).index(4)
+    plain, renorm = (found["arms"][name]["running"] for name in ARMS)
+    spreads = [errors[:, four] - errors[:, -1] for errors in (plain, renorm)]
+    return [
+        less(
+            "at NBS 4 renormalization lowers the test error by more than 1.5 points",
+            renorm[:, four],
+            plain[:, four],
+            by=1.5,
+        ),
+        within(
+            "at the largest NBS the two are within 0.6 points",
+            renorm[:, -1],
+            plain[:, -1],
+            0.6,
+        ),
+        less(
+            "from NBS 4 to the largest, renormalization's error changes half as much",
+            np.abs(spreads[1]),
+            np.abs(spreads[0]) / 2,
+        ),
+    ]

@@ -1,0 +1,102 @@
+"""Groups that share a style: a small stand-in for the regions of one image.
+
+A detector's head sees many regions of each image, which have its lighting in common.
+Here 16 random examples make a group, and each group gets a contrast and a brightness
+of its own, drawn anew at every step:
+
+    x' = exp(0.8 a) x + 1.4 b,      a, b ~ N(0, 1) of the group
+
+(1.4 deviations of a pixel are about 0.5 of the range of brightness.) The statistics of
+one group alone remove its style; those of the population cannot.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxbn import batch_norm, shuffled
+from jaxbn.base import Array, Norm
+from jaxbn.data import Split
+from jaxbn.experiments._measure import errors, precise
+from jaxbn.experiments._runs import Loss, axis_of
+from jaxbn.experiments._sweep import PLAIN, Task, minibatch_errors, plain_stats, train
+from jaxbn.training._parallel import Parallel
+
+GROUP = 16
+"""Examples that share a style."""
+ARMS = ("group", "2 groups", "shuffled", "all", "no norm")
+"""What is normalized together."""
+
+
+def dress(key: Array, x: Array, *, axis_name: str | None = None) -> Array:
+    """Returns examples [N, ...] in the styles of their groups; N divides by `GROUP`.
+
+    With an `axis_name` the groups of all devices are drawn, so that a batch has the
+    same styles however many devices share it.
+    """
+    here = len(x) // GROUP
+    everywhere = here if axis_name is None else here * lax.axis_size(axis_name)
+    styles = jax.random.normal(key, (everywhere, 2))
+    if axis_name is not None:
+        styles = lax.dynamic_slice_in_dim(
+            styles, lax.axis_index(axis_name) * here, here
+        )
+    styles = jnp.repeat(styles, GROUP, 0)
+    styles = styles.reshape(len(x), 2, *(1,) * (x.ndim - 1))
+    return jnp.exp(0.8 * styles[:, 0]) * x + 1.4 * styles[:, 1]
+
+
+def dressed(split: Split, seed: int, batch: int) -> Split:
+    """Returns a split in fixed styles, cut to whole batches."""
+    inputs, labels = (column[: len(column) // batch * batch] for column in split)
+    return Split(np.asarray(dress(jax.random.key(seed), jnp.asarray(inputs))), labels)
+
+
+def norms_of(axis_name: str | None) -> dict[str, Norm | None]:
+    """Returns the norm of each arm, where a batch lies along `axis_name`."""
+    one = {"normalization_batch_size": GROUP, "axis_name": axis_name}
+    two = {**one, "normalization_batch_size": 2 * GROUP}
+    apart = shuffled(batch_norm(**one), axis_name=axis_name)
+    everything = batch_norm(axis_name=axis_name)
+    norms = (batch_norm(**one), batch_norm(**two), apart, everything, None)
+    return dict(zip(ARMS, norms, strict=True))
+
+
+def run_heads(
+    task: Task, parallel: Parallel | None
+) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the errors of each arm, [S] each, in percent.
+
+    'pop' is with precise statistics of the training groups, normalized together while
+    measuring as they were in training; 'mb' with those of the single test group.
+    """
+    axis = axis_of(parallel)
+
+    def in_styles(loss: Loss) -> Loss:
+        def styled(params: Any, stats: Any, batch: Any, key: Array) -> Any:
+            inputs = dress(key, jnp.asarray(batch.inputs), axis_name=axis)
+            return loss(params, stats, batch._replace(inputs=inputs), key)
+
+        return styled
+
+    batch, images = task.size.batch, task.images
+    known, test = dressed(images.train, 0, batch), dressed(images.test, 1, batch)
+    plain = task.model(PLAIN)
+    alone = task.model(batch_norm(normalization_batch_size=GROUP))
+    found = {}
+    for name, norm in norms_of(axis).items():
+        rate = 1.0 if norm else 0.2  # Without a norm the full rate diverges.
+        runs = train(task, norm, rate=rate, wrap=in_styles, parallel=parallel)
+        if norm is None:
+            found[name] = {"pop": errors(task.model(None), runs.params, {}, test)}
+            continue
+        alike = task.model(norms_of(None)[name])
+        stats = precise(alike, runs.params, runs.batch_stats, known.inputs, batch=batch)
+        found[name] = {
+            "pop": errors(plain, runs.params, plain_stats(stats), test),
+            "mb": minibatch_errors(task, alone, runs, test),
+        }
+    return found

@@ -1,0 +1,35 @@
+"""The last epochs with frozen statistics."""
+
+import numpy as np
+import pytest
+
+from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments._frozen_finetune import CURVES, verdicts
+
+
+@pytest.fixture(scope="module")
+def result():
+    return run_experiment("frozen_finetune", size="smoke", seeds=2)
+
+
+def test_smoke(result):
+    found = result.numbers
+    assert all(found[name].shape == (2, 3) for name in CURVES)
+    assert found["moved"] == 0
+    assert (found["frozen"] != found["unfinished"]).any()
+    assert (found["frozen"][:, -1] < 60).all()
+    png = figure_png(result)
+    assert png.startswith(b"\x89PNG") and len(png) < 100_000
+
+
+def test_verdicts_follow_their_criteria():
+    spread = np.linspace(-0.1, 0.1, 5)
+    regular = np.add.outer(spread, (50.0, 17.0, 14.0, 14.0))
+
+    def held(change, moved):
+        found = {"sizes": (2, 4, 64, 256), "regular": regular, "moved": moved}
+        found["frozen"] = regular + np.asarray([change])
+        return [verdict.held for verdict in verdicts(found)]
+
+    assert held([-6.0, -1.0, 0.1, 0.3], 0.0) == [True] * 5
+    assert held([-4.0, -0.2, -0.5, -0.1], 1e-7) == [False] * 5
