@@ -12,6 +12,20 @@ Claims (lecture notes and tutorials of the seeds; Bjorck et al. 2018).
 4. At the best rate of each the test error is smaller with batch norm.
 
     python -m jaxbn.experiments learning_rate --workdir=W --data_dir=DIR
+
+Measured on two x86-64 cores (jax 0.10.2, 21 November 2026), 10,000 training and 5,000
+test images of Fashion-MNIST at 14x14, 3 epochs, 5 seeds, 34 s; test error in percent,
+mean and standard deviation over seeds:
+
+    rate                  0.001        0.01         0.1          3
+    batch norm, SGD       75.0 +- 3.7  29.4 +- 0.9  17.8 +- 0.4  20.7 +- 3.2
+    none, SGD             69.0 +- 7.4  27.7 +- 1.8  21.2 +- 2.0  89.8 +- 0.0
+    batch norm, momentum  30.3 +- 0.9  18.3 +- 0.3  17.0 +- 0.7  87.2 +- 3.7
+    none, momentum        27.9 +- 1.9  19.5 +- 0.6  21.4 +- 1.9  89.8 +- 0.0
+
+1 held (5 of 5 seeds); 2 held (5 of 5; on average 0.26 and 0.1); 3 held (1.6 +- 0.7 more
+rates, the interval); 4 held (4.1 +- 2.5 points less). The verdicts are on plain SGD.
+Below 0.01 the plain net is ahead: with small rates batch norm does not speed training.
 """
 
 import functools
