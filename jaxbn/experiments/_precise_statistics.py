@@ -30,6 +30,32 @@ Claims (Wu and Johnson 2021, section 3).
 10. so it is at passes of 100 images of one class each.
 
     python -m jaxbn.experiments precise_statistics --workdir=W --data_dir=DIR
+
+Measured on two x86-64 cores (jax 0.10.2, 21 November 2026), 20,000 training and 5,000
+test images of Fashion-MNIST in 14 x 14 pixels, 9 epochs (15 of 10,000 images for the
+ghost batches), 5 seeds, 74 s beside other work; mean and standard deviation over seeds,
+test error in percent after the first and the last epoch:
+
+                 batches of 128               batches of 2,048
+    EMA 0.9        17.5 +- 0.8  12.8 +- 0.2     31.9 +- 4.9  15.4 +- 0.6
+    debiased 0.9   17.5 +- 0.8  12.8 +- 0.2     30.1 +- 4.5  15.4 +- 0.6
+    EMA 0.99       18.9 +- 1.6  12.7 +- 0.2     39.8 +- 4.8  19.7 +- 1.9
+    debiased 0.99  18.3 +- 0.9  12.7 +- 0.2     30.8 +- 4.3  15.4 +- 0.5
+    precise        17.2 +- 0.7  12.8 +- 0.2     25.9 +- 3.3  15.4 +- 0.5
+
+    images          10           100          1,000        10,000
+    trained         20.6 +- 0.3  13.5 +- 0.2  12.8 +- 0.2  12.8 +- 0.2
+    one epoch       34.5 +- 2.2  26.4 +- 3.6  25.8 +- 3.3  25.8 +- 3.3
+
+    images a pass   2            10           100          5,000
+    ghosts of 32    14.3 +- 0.2  13.5 +- 0.1  13.4 +- 0.1  13.3 +- 0.1
+    ghosts of 4     18.1 +- 0.4  17.0 +- 0.3  17.0 +- 0.2  17.0 +- 0.2
+
+All held but 5, which was not reproduced: in four seeds of five momentum 0.99 ends 2
+points or more above, 2.0 to 6.4; and that is what 81 steps leave of the initial values,
+for debiased it is 0.1 above. In 1 the share falls from 90 to 4 %; in 9 the mean of
+variances costs 0.7 +- 0.3 points (the interval), in 10, which no pilot had set, 0.19 +-
+0.17.
 """
 
 import functools
@@ -312,7 +338,7 @@ def draw(found: dict[str, Any], figure: Any) -> None:
         for kind, values in arm["errors"].items():
             style = STYLES[kind]
             band(axes[0, i], epochs, values, kind, marker="o", markersize=3, **style)
-        axes[0, i].set(title=f"batches of {batch}", xlabel="epoch", ylim=(10, 45))
+        axes[0, i].set(title=f"batches of {batch}", xlabel="epoch")
         axes[0, i].set_ylabel("test error, %")
         axes[0, i].legend(fontsize=8)
         for momentum, values in arm["outside"].items():
@@ -324,6 +350,11 @@ def draw(found: dict[str, Any], figure: Any) -> None:
     for name, errors in found["samples"].items():
         values = np.asarray(errors).reshape(-1, len(found["counts"]))
         band(axes[1, 1], found["counts"], values, name, marker="o", markersize=3)
+    running = [arm["errors"]["EMA 0.9"] for arm in found["epochs"].values()]
+    for i, (values, at) in enumerate(zip(running, (-1, 0), strict=True)):
+        level = float(np.mean(np.asarray(values)[:, at]))
+        label = "EMA 0.9 of the same"
+        axes[1, 1].axhline(level, color=f"C{i}", linestyle=":", label=label)
     axes[1, 1].set(xscale="log", xlabel="images measured", ylabel="test error, %")
     axes[1, 1].legend(fontsize=8)
     for ghost, arm in found["passes"].items():
@@ -338,8 +369,12 @@ def draw(found: dict[str, Any], figure: Any) -> None:
     }
     for i, values in enumerate(shown.values()):
         values += [np.asarray(arm["by_class"])[:, i] for arm in arms.values()]
-    names = [f"{kind},\n{ghost}" for kind in ("2", "one class") for ghost in arms]
+    kinds = ("passes of 2", "100 of a class")
+    names = [f"{kind},\ntrained with {ghost}" for kind in kinds for ghost in arms]
     stacked = {kind: np.stack(values, -1) for kind, values in shown.items()}
     bars(axes[2, 1], names, stacked)
-    axes[2, 1].set(xlabel="images a pass, ghosts in training", ylabel="test error, %")
+    axes[2, 1].tick_params("x", labelsize=7)
+    axes[2, 1].set(
+        ylabel="test error, %", ylim=(0, 1.3 * stacked["total variance"].max())
+    )
     axes[2, 1].legend(fontsize=8)
