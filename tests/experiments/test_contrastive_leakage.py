@@ -1,0 +1,102 @@
+"""Contrasts and pairs: arms at smoke size, alone and over devices, and verdicts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxbn import batch_norm
+from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments._contrastive_leakage import verdicts
+from jaxbn.experiments._contrasts import GROUP, contrasts, view
+from jaxbn.experiments._pairs import swapped
+from jaxbn.models import create_model
+
+
+@pytest.fixture(scope="module")
+def result():
+    return run_experiment("contrastive_leakage", size="smoke", seeds=2)
+
+
+def check(numbers):
+    assert list(numbers["contrastive"]) == ["groups", "shuffled keys"]
+    for arm in numbers["contrastive"].values():
+        assert all(value.min() > 0 and value.max() <= 100 for value in arm.values())
+        assert arm["probe"].min() > 30
+    assert list(numbers["pairs"]) == ["2", "16", "group norm"]
+    alone = numbers["pairs"]["group norm"]
+    np.testing.assert_allclose(alone["mini-batch"], alone["population"], rtol=1e-5)
+
+
+def test_arms_and_their_numbers(result):
+    check(result.numbers)
+    assert len(result.rows) == 5
+
+
+def test_the_figure_is_light(result):
+    picture = figure_png(result)
+    assert picture.startswith(b"\x89PNG") and len(picture) < 100_000
+
+
+def test_devices_find_the_same(result):
+    how = {"num_devices": 4, "parallel": "shard_map"}
+    shared = run_experiment("contrastive_leakage", size="smoke", seeds=2, **how).numbers
+    check(shared)
+    for name, arm in result.numbers["pairs"].items():
+        for key, error in arm.items():
+            np.testing.assert_allclose(error, shared["pairs"][name][key], rtol=0.02)
+    for key, accuracy in result.numbers["contrastive"]["groups"].items():
+        found = shared["contrastive"]["groups"][key]
+        np.testing.assert_allclose(accuracy, found, atol=3)
+
+
+def test_keys_of_the_own_group_are_no_negatives():
+    model = create_model("mlp", 4, batch_norm(), hidden=(5,))
+    images = jax.random.normal(jax.random.key(0), (24, 4, 4, 1))
+    variables = model.init(jax.random.key(1), images, False)
+    key = jax.random.key(2)
+    scores, own, stats = contrasts(model, variables, images, key, shuffles=False)
+    np.testing.assert_array_equal(own, np.arange(24))
+    kept = np.isfinite(scores).sum(1)
+    np.testing.assert_array_equal(kept, 24 - GROUP + 1)
+    assert np.isfinite(scores[own, own]).all()
+    assert jax.tree.structure(stats) == jax.tree.structure(variables["batch_stats"])
+    # All are normalized together: it makes no difference that keys are shuffled.
+    moved, _, _ = contrasts(model, variables, images, key, shuffles=True)
+    np.testing.assert_allclose(scores, moved, atol=1e-4)
+
+
+def test_views_are_of_the_image_at_its_place():
+    images = jnp.zeros((4, 6, 6, 1)).at[:, 2:4, 2:4].set(9.0)
+    first, again, other = (
+        view(jax.random.key(seed), images, axis_name=None) for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any() and (first[0] != first[1]).any()
+
+
+def test_pairs_are_swapped():
+    x = np.arange(8.0).reshape(4, 2)
+    np.testing.assert_array_equal(swapped(x), x[[1, 0, 3, 2]])
+
+
+def made_up(left, leak):
+    small = np.arange(5) / 1000
+    groups = {"keys in place": small + 20, "keys shuffled": small + 20 * left}
+    groups["probe"] = small + 80
+    moved = {"keys in place": small + 10, "keys shuffled": small + 10}
+    moved["probe"] = small + 81
+    pairs = {"2": {"mini-batch": small + leak, "population": small + 2}}
+    even = {"mini-batch": small + 1, "population": small + 1}
+    pairs |= {"16": even, "group norm": even}
+    return {"contrastive": {"groups": groups, "shuffled keys": moved}, "pairs": pairs}
+
+
+def test_verdicts_follow_their_criteria():
+    assert [v.held for v in verdicts(made_up(0.5, 0.7))] == [True] * 5
+    held = [v.held for v in verdicts(made_up(0.8, 0.9))]
+    assert held == [False, True, True, False, True]
+    found = made_up(0.5, 0.7)
+    found["contrastive"]["shuffled keys"]["keys shuffled"] = np.arange(5) / 1000 + 16
+    found["pairs"]["16"] = {"mini-batch": np.full(5, 1.05), "population": np.ones(5)}
+    assert [v.held for v in verdicts(found)] == [True, True, False, True, False]

@@ -1,0 +1,58 @@
+"""Shift between training and test: arms at smoke size, verdicts by their criteria."""
+
+import numpy as np
+import pytest
+
+from jaxbn.data import CORRUPTIONS
+from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments._domain_shift import SOURCES, verdicts
+
+
+@pytest.fixture(scope="module")
+def result():
+    return run_experiment("domain_shift", size="smoke", seeds=2)
+
+
+def test_every_corruption_is_tested_with_every_statistics(result):
+    for kind in CORRUPTIONS:
+        for name in SOURCES:
+            assert result.numbers[kind][name].shape == (2, 5)
+    assert len(result.rows) == 1 + 5 * len(CORRUPTIONS)
+    assert set(result.numbers["clean"]) == {*SOURCES, "of contrast"}
+    assert "usps" not in result.numbers
+
+
+def test_target_statistics_undo_what_is_affine(result):
+    clean = result.numbers["clean"]["target"]
+    for kind in ("contrast", "gain"):
+        found = result.numbers[kind]
+        np.testing.assert_allclose(found["target"][:, 3], clean, atol=2)
+        assert found["source"][:, 4].mean() > found["target"][:, 4].mean() + 20
+
+
+def test_the_figure_is_light(result):
+    picture = figure_png(result)
+    assert picture.startswith(b"\x89PNG") and len(picture) < 100_000
+
+
+def made_up(gain, loss, inverted):
+    few = np.full((5, 1), 2.0) + np.arange(5)[:, None] / 100
+    base = {"source": few.repeat(5, 1), "target": few.repeat(5, 1)}
+    contrast = {"source": base["target"] + gain, "target": base["target"]}
+    clean = {"source": few[:, 0], "target": few[:, 0] + 0.1}
+    clean["of contrast"] = few[:, 0] + loss
+    better, worse = few.repeat(3, 1), few.repeat(3, 1) + np.array([[5.0, 1.0, 0.1]])
+    mixing = {
+        "noise": {"0": worse, "16": better},
+        "contrast": {"0": better, "16": better + 40},
+    }
+    inversion = {"target": few.repeat(5, 1) + inverted}
+    found = {"clean": clean, "contrast": contrast, "inversion": inversion}
+    found |= {"noise": contrast, "mixing": mixing}
+    return {**found, "usps": {"source": few[:, 0] + loss, "target": few[:, 0]}}
+
+
+def test_verdicts_follow_their_criteria():
+    assert all(v.held for v in verdicts(made_up(60, 40, 90)))
+    held = [v.held for v in verdicts(made_up(0.5, -1, 10))]
+    assert held == [False, False, False, True, True, True, False, False]
