@@ -10,16 +10,8 @@ from jaxbn.data import Split
 from jaxbn.diagnostics import probe_landscape
 from jaxbn.experiments import figure_png, run_experiment
 from jaxbn.experiments._runs import classification, sgd, start
-from jaxbn.experiments._smoothness import (
-    LENGTHS,
-    NOISY,
-    NORM,
-    PLAIN,
-    RATE,
-    disturbed,
-    make_look,
-    verdicts,
-)
+from jaxbn.experiments._smoothness import NOISY, NORM, PLAIN, verdicts
+from jaxbn.experiments._smoothness_probe import LENGTHS, RATE, disturbed, make_look
 from jaxbn.models import create_model
 
 
@@ -31,7 +23,7 @@ def result():
 def test_training_falls_and_noise_makes_moments_jump(result):
     assert set(result.numbers) == {NORM, PLAIN, NOISY}
     for numbers in result.numbers.values():
-        assert numbers["loss"].shape == (2, 8)
+        assert numbers["loss"].shape == (2, 4)
         assert np.isfinite(numbers["loss"]).all()
         assert (numbers["low"] <= numbers["high"]).all()
         assert (np.abs(numbers["cosine"]) <= 1 + 1e-5).all()
