@@ -11,10 +11,10 @@ from jaxbn.experiments._precise_measures import averaging, debiased, with_averag
 from jaxbn.experiments._precise_statistics import (
     EARLY,
     SIZES,
-    STYLES,
     TRAINED,
     verdicts,
 )
+from jaxbn.experiments._precise_views import STYLES
 from jaxbn.experiments._runs import classification, fit, sgd, start
 from jaxbn.experiments._samplers import at_random
 from jaxbn.models import create_model
