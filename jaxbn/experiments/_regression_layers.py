@@ -22,6 +22,26 @@ Claims (seed 2; 1 to 3 are its pictures, 6 to 8 evaluate the averages it never r
 8. Precise statistics are within 10 % of the moments of all points, in every seed.
 
     python -m jaxbn.experiments regression_layers --workdir=W
+
+Measured on two x86-64 cores (jax 0.10.2, 21 November 2026), 2,500 points, 5 seeds,
+14 s; cost on all points, mean and standard deviation over seeds:
+
+    net                       at the start    after 250 steps
+    batch norm                1118 +- 106     110 +- 35
+    none                      1e10 +- 1e10    not finite from the first 5 steps on
+    none, well scaled         1185 +- 159     3 not finite, 2 above 900
+    the same at 0.0001        1185 +- 159     115 +- 22
+
+    batch norm evaluated by   all points  precise     average 0.5  0.9        batches
+    cost                      110 +- 35   108 +- 35   124 +- 53    82 +- 5    257 +- 21
+
+1 to 3 held (5 of 5 seeds; deviations 0.61 to 1.04); 4 was not reproduced (0 of 5: what
+batch norm allows here is the rate), 5 held (5 of 5). 6 held by a little (ratio 2.5 +-
+0.65, the interval) and did not in a run before the averages were kept side by side,
+where rounding differed (2.4 +- 0.70): the cost of one seed in five is far from the
+others. 7 was not reproduced (3 of 5 seeds); 8 held (at most 7.5 %). Claim 5, and
+standardized inputs for the fair opponent, were added after that first run, in which it
+diverged with raw inputs too; criteria were not changed.
 """
 
 import functools
@@ -78,14 +98,14 @@ def run(settings: Settings) -> Result:
     _, seen, began = train(NarrowNet(1, None), plain, every, size.passes, rates)
     parts = np.split(np.arange(len(rates)), len(RATES))
     found: dict[str, Any] = {
-        name: {"cost": seen.cost[part], "std": seen.std[part]}
+        name: {"cost": seen.cost[part], "std": seen.std[part][:, [0, -1]]}
         for name, part in zip(NETS[1:], parts, strict=True)
     }
     model = NarrowNet(1, batch_norm(epsilon=1e-3))
     runs, seen, _ = train(
         model, begin(model, data, np.asarray(seeds)), data, size.passes
     )
-    found["batch norm"] = {"cost": seen.cost, "std": seen.std}
+    found["batch norm"] = {"cost": seen.cost, "std": seen.std[:, [0, -1]]}
     evaluations = evaluate(model, runs, data)
     found["evaluation"] = evaluations
     found["histograms"] = {"none": binned(began), "batch norm": binned(seen.values)}
@@ -182,7 +202,7 @@ def draw_histogram(axes: Any, histogram: Histogram, color: str) -> None:
     ends = histogram.edges[0], histogram.edges[-1]
     axes.set_xticks(ends, [f"{float(f'{end:.2g}'):g}" for end in ends], fontsize=7)
     axes.set_yticks([])
-    if histogram.zero:
+    if histogram.zero > 0.01:
         where = {"transform": axes.transAxes, "ha": "right", "va": "top", "fontsize": 7}
         axes.text(0.95, 0.95, f"{histogram.zero:.0%}\nare 0", **where)
 

@@ -22,7 +22,7 @@ BATCH, EVERY, LOOK = 10, 5, 50
 """Examples a step; steps from one cost to the next; from one look at the layers."""
 MOMENTA = (0.5, 0.9)
 """Of the running averages that are kept side by side."""
-BINS = 30
+BINS = 24
 
 
 class Seen(NamedTuple):
@@ -175,7 +175,9 @@ def binned(values: list[np.ndarray]) -> list[Histogram]:
     """Returns a histogram of each layer's input; zeros of a relu are counted apart."""
 
     def one(each: np.ndarray) -> Histogram:
-        counts, edges = np.histogram(each[each != 0], BINS)
-        return Histogram(counts / each.size, edges, float((each == 0).mean()))
+        other, zero = each[each != 0], float((each == 0).mean())
+        low = 0.0 if zero > 0.01 else other.min()
+        counts, edges = np.histogram(other, BINS, (low, other.max()))
+        return Histogram(counts / each.size, edges, zero)
 
     return [one(each) for each in values]

@@ -17,6 +17,27 @@ Claims (seeds 1 and 4; Ioffe and Szegedy 2015, section 1 and figure 1).
 4. The test error is lower with batch norm, for both activations and both weights.
 
     python -m jaxbn.experiments saturation --workdir=W --data_dir=DIR
+
+Measured on two x86-64 cores (jax 0.10.2, 21 November 2026), 10,000 training and 5,000
+test images of MNIST at 14x14, 12 epochs, 5 seeds, 99 s beside another job; mean and
+standard deviation over seeds (saturated and path after training, gradient before):
+
+                             saturated,    gradient,       path of      test
+                             %             first / last    medians      error, %
+    sigmoid, batch norm      0.05 +- 0.01  1.39 +- 0.11    1.8 +- 0.0   6.1 +- 0.3
+    sigmoid, none            0.01 +- 0.00  0.007 +- 0.002  333 +- 23    89.9 +- 0.7
+    sigmoid, batch norm, x4  0.05 +- 0.01  1.39 +- 0.11    0.4 +- 0.0   8.5 +- 0.3
+    sigmoid, none, x4        15 +- 1       0.22 +- 0.09    3.5 +- 0.2   8.9 +- 0.4
+    tanh, batch norm         7.0 +- 0.0    1.46 +- 0.14    1.7 +- 0.1   5.1 +- 0.4
+    tanh, none               8.3 +- 0.1    1.36 +- 0.11    4.9 +- 0.2   4.8 +- 0.4
+    tanh, batch norm, x4     6.9 +- 0.1    1.46 +- 0.14    0.5 +- 0.0   7.0 +- 0.3
+    tanh, none, x4           68 +- 0       4.80 +- 0.46    2.9 +- 0.1   10.0 +- 0.2
+
+1 held (15 and 61 points less), 2 held (5 of 5 seeds), 3 held; the plain sigmoid net
+that it is about stays at chance and its units hardly spread, but from weights times 4,
+where both nets learn, medians travel 8 times as far as well. 4 was not reproduced: it
+holds for sigmoid (-84 points) and for tanh times 4 (-2.9 +- 0.3), not for tanh (0.3 +-
+0.8) or sigmoid times 4 (-0.4 +- 0.7), where both nets train.
 """
 
 import functools

@@ -5,15 +5,14 @@ import numpy as np
 import pytest
 
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._mnist_convergence import (
+from jaxbn.experiments._convergence import (
     EDGES,
-    NORMS,
     WEIGHTS,
     first_place,
     shape_of,
-    verdicts,
     weighted,
 )
+from jaxbn.experiments._mnist_convergence import NORMS, verdicts
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +26,10 @@ def test_both_nets_learn(result):
     for numbers in result.numbers.values():
         assert numbers["loss"].shape == numbers["error"].shape == (2, 2)
         assert (numbers["loss"][:, 1] < numbers["loss"][:, 0]).all()
-        assert numbers["histogram"].shape == (3, len(EDGES) - 1)
-        area = (numbers["histogram"] * np.diff(EDGES)[None]).sum(1)
+    for name in NORMS:
+        histogram = result.numbers[name]["histogram"]
+        assert histogram.shape == (3, len(EDGES) - 1)
+        area = (histogram * np.diff(EDGES)[None]).sum(1)
         assert ((area > 0.9) & (area < 1.0001)).all()
     assert len(result.verdicts) == 5
     assert [len(row) for row in result.rows] == [len(result.columns)] * 4
@@ -46,9 +47,9 @@ def made_up(*, loss, epochs, error, mean=0.0):
         "to_loss": epochs + each[:, 0],
         "to_accuracy": epochs + each[:, 0],
         "error": error + each,
-        "mean": mean + each,
-        "std": 1 + each,
-        "skewness": each,
+        "mean": mean + each[:, 0],
+        "std": 1 + each[:, 0],
+        "skewness": each[:, 0],
     }
 
 
