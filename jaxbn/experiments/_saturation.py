@@ -19,7 +19,7 @@ Claims (seeds 1 and 4; Ioffe and Szegedy 2015, section 1 and figure 1).
     python -m jaxbn.experiments saturation --workdir=W --data_dir=DIR
 
 Measured on two x86-64 cores (jax 0.10.2, 21 November 2026), 10,000 training and 5,000
-test images of MNIST at 14x14, 12 epochs, 5 seeds, 99 s beside another job; mean and
+test images of MNIST at 14x14, 12 epochs, 5 seeds, 87 s beside another job; mean and
 standard deviation over seeds (saturated and path after training, gradient before):
 
                              saturated,    gradient,       path of      test
