@@ -14,13 +14,14 @@ from jaxbn.experiments._results import FIGURE, NUMBERS, TABLE, markdown
 from jaxbn.training._files import write_text
 
 VERDICT = ("claim", "outcome", "numbers", "source")
+OUTCOMES = ("held", "not reproduced", "undecided")
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 62rem;
        padding: 1rem; color: #222; background: #fff; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 3rem; }
-img { max-width: 100%; height: auto; }
+img { width: 100%; min-width: 44rem; max-width: 64rem; height: auto; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.85rem; }
+table { border-collapse: collapse; font-size: 0.85rem; white-space: nowrap; }
 th, td { border-bottom: 1px solid #ddd; padding: 0.25rem 0.6rem; text-align: left; }
 li { margin: 0.3rem 0; overflow-wrap: anywhere; }
 .badge { border-radius: 0.3rem; color: #fff; font-size: 0.8rem; padding: 0 0.4rem;
@@ -95,7 +96,7 @@ def as_html(workdir: Path, found: dict[str, Any]) -> str:
     """Returns the results as a page that needs no other file."""
     head = "".join(
         f"<li><a href='#{name}'>{name}</a>: {html.escape(summary(name))} "
-        f"{''.join(badge(v['outcome']) for v in result['verdicts'])}</li>"
+        f"{''.join(tally(result))}</li>"
         for name, result in found.items()
     )
     sections = "".join(section(workdir, name, found[name]) for name in found)
@@ -124,8 +125,8 @@ def section(workdir: Path, name: str, result: dict[str, Any]) -> str:
     return (
         f"<h2 id='{name}'>{name}</h2><p>{html.escape(summary(name))}. "
         f"<small>{html.escape(result['source'])}</small></p><ul>{verdicts}</ul>"
-        f"<img alt='{html.escape(summary(name))}' "
-        f"src='data:image/png;base64,{picture}'>"
+        f"<div class='scroll'><img alt='{html.escape(summary(name))}' "
+        f"src='data:image/png;base64,{picture}'></div>"
         f"<div class='scroll'><table>{table_row('th', cells[0])}{body}</table></div>"
         f"<p><small>{html.escape(facts(result))}</small></p>"
     )
@@ -133,10 +134,17 @@ def section(workdir: Path, name: str, result: dict[str, Any]) -> str:
 
 def table_row(tag: str, cells: list[str]) -> str:
     """Returns a row of an HTML table."""
-    inner = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
+    cells = [html.escape(cell.replace("+-", "\u00b1")) for cell in cells]
+    inner = "".join(f"<{tag}>{cell}</{tag}>" for cell in cells)
     return f"<tr>{inner}</tr>"
 
 
-def badge(outcome: str) -> str:
+def tally(result: dict[str, Any]) -> list[str]:
+    """Returns how many verdicts had each outcome, as coloured words."""
+    found = [verdict["outcome"] for verdict in result["verdicts"]]
+    return [badge(o, f"{found.count(o)} ") for o in OUTCOMES if o in found]
+
+
+def badge(outcome: str, before: str = "") -> str:
     """Returns an outcome as a coloured word."""
-    return f"<span class='badge {outcome.split()[0]}'>{outcome}</span> "
+    return f"<span class='badge {outcome.split()[0]}'>{before}{outcome}</span> "
