@@ -103,6 +103,8 @@ def run(settings: Settings) -> Result:
         for kind in size.activations
         for name, norm in NORMS.items()
     }
+    for name in found.keys() - {f"sigmoid, {norm}" for norm in NORMS}:
+        del found[name]["unit"], found[name]["steps"]  # Drawn of sigmoids only.
     columns = ("net", "weights times", "saturated at the start", "at the end")
     columns += ("first layer's gradient over the last's", "path of the median")
     columns += ("test error %",)
