@@ -1,4 +1,4 @@
-"""Running averages against precise statistics: lag, samples, batch size, estimator.
+"""Running averages against precise statistics: lag, samples, passes, estimator.
 
 Networks of three hidden layers are trained once with batches of 128 and of 2,048, the
 rate divided by 10 after each third. After every epoch the same weights are tested with

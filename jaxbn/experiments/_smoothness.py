@@ -1,4 +1,4 @@
-"""Loss and gradient along the gradient step, with batch norm, without, with noise.
+"""Loss and gradient along the step, with batch norm, without, and with noise.
 
 Networks of 6 hidden layers of 64 are trained by plain SGD at one rate, from the same
 weights and on the same batches: with batch norm, without, and with noise behind each
