@@ -22,6 +22,21 @@ Claims (Schneider et al. 2020; Nado et al. 2020).
    infinite.
 
     python -m jaxbn.experiments adaptive_inference --workdir=W --data_dir=DIR
+
+Measured on two x86-64 cores (jax 0.10.2, 21 November 2026), the first 10,000 training
+and 4,992 test images of Fashion-MNIST at 14x14, 15 epochs, 5 seeds, 76 s; mean and
+standard deviation of the test error in percent, with noise unless said otherwise:
+
+    n                 2             8             32            128       clean, 128
+    N 0         63.6 +- 0.5   38.4 +- 0.4   32.0 +- 0.4   30.7 +- 0.4   13.7 +- 0.1
+    N 16        32.2 +- 0.4   33.2 +- 0.3   31.7 +- 0.4   30.7 +- 0.3   13.7 +- 0.1
+    N 64        32.6 +- 0.3   32.1 +- 0.3   31.6 +- 0.3   30.8 +- 0.3   13.6 +- 0.1
+    infinite    33.1 +- 0.3   33.1 +- 0.3   33.1 +- 0.3   33.1 +- 0.3   13.4 +- 0.1
+
+All five held: differences of 2.39 +- 0.36, 5.16 +- 0.30, 0.25 +- 0.16 (to N = 0) and
+1.37 +- 0.58 (to N infinite), 0.00 +- 0.04 and 0.24 +- 0.17, the intervals. Trained at
+small NBS and tested on clean images, precise statistics are the best (17.1 % at NBS 4),
+the batch alone the worst (24.2 %), the mixture in between (17.8 %).
 """
 
 import functools

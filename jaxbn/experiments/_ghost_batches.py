@@ -18,6 +18,22 @@ Claims (Hoffer, Hubara and Soudry 2017).
 All with running statistics.
 
     python -m jaxbn.experiments ghost_batches --workdir=W --data_dir=DIR
+
+Measured on two x86-64 cores (jax 0.10.2, 21 November 2026), the first 10,240 training
+and 5,000 test images of Fashion-MNIST at 14x14, 5 seeds, 97 s; mean and standard
+deviation of the test error in percent with running statistics (precise ones the same
+within 0.1):
+
+    batch    epochs    whole         ghosts of 32
+    256      15        13.6 +- 0.4
+    1,024    15        14.2 +- 0.3   14.2 +- 0.3
+    1,024    60        14.4 +- 0.3   13.5 +- 0.4
+
+1 held (by 0.62 +- 0.42, the interval) and 4 (lower by 0.08 +- 0.16): it takes both,
+ghost batches and steps, to close the gap, and 5 held (by 0.85 +- 0.64). For equal
+epochs 2 and 3 were not reproduced: the errors are alike, but over five seeds only to
+0.02 +- 0.39. A first run with 10 epochs found the same (0.04 +- 0.36); 5 was added
+after it.
 """
 
 import functools

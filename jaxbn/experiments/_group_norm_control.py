@@ -14,6 +14,19 @@ Claims (Wu and He 2018; Qiao et al. 2019).
 5. At N = 32 batch norm is better than group norm, which lacks its noise.
 
     python -m jaxbn.experiments group_norm_control --workdir=W --data_dir=DIR
+
+Measured on two x86-64 cores (jax 0.10.2, 21 November 2026), the first 10,000 training
+and 5,000 test images of Fashion-MNIST at 14x14, 10 epochs, 5 seeds, 114 s; mean and
+standard deviation of the test error in percent, of batch norm with precise statistics
+(with running ones 0.0 to 0.4 more):
+
+    N                  2             4             8             16            32
+    BN           52.9 +- 3.6   17.5 +- 0.5   14.7 +- 0.3   13.9 +- 0.4   13.9 +- 0.4
+    GN           13.9 +- 0.2   14.1 +- 0.1   14.2 +- 0.3   14.1 +- 0.2   14.4 +- 0.3
+    GN + WS      14.2 +- 0.2   14.0 +- 0.2   14.0 +- 0.2   14.2 +- 0.3   14.4 +- 0.4
+
+All five held: 39 +- 4.3, -0.44 +- 0.29, -0.20 +- 0.43, 38.9 +- 4.3 and 0.51 +- 0.49
+points, the intervals.
 """
 
 import functools

@@ -13,6 +13,18 @@ Claims (Ioffe 2017).
    less than half of what batch norm's do.
 
     python -m jaxbn.experiments renorm_small_batch --workdir=W --data_dir=DIR
+
+Measured on two x86-64 cores (jax 0.10.2, 21 November 2026), the first 10,000 training
+and 4,864 test images of Fashion-MNIST at 14x14, 15 epochs, 5 seeds, 102 s; mean and
+standard deviation of the test error in percent with running statistics:
+
+    NBS             2             4             8             16            256
+    BN        55.3 +- 7.3   17.3 +- 0.2   14.4 +- 0.2   13.4 +- 0.3   13.6 +- 0.2
+    renorm    32.6 +- 0.7   14.7 +- 0.2   13.7 +- 0.2   13.6 +- 0.1   13.7 +- 0.2
+
+With precise statistics they are the same within 0.2, but for batch norm at NBS 2 and 4,
+which is better by 1.0 and 0.3. 1 held (lower by 2.58 +- 0.25, the interval), 2 held
+(0.08 +- 0.41), 3 held (it changes by 1.0 where batch norm does by 3.7).
 """
 
 import functools

@@ -23,6 +23,7 @@ from jaxbn.data import Split
 from jaxbn.experiments._measure import errors, precise
 from jaxbn.experiments._runs import Loss, axis_of
 from jaxbn.experiments._sweep import PLAIN, Task, minibatch_errors, plain_stats, train
+from jaxbn.experiments._verdicts import Verdict, greater, jointly, less, within
 from jaxbn.training._parallel import Parallel
 
 GROUP = 16
@@ -100,3 +101,34 @@ def run_heads(
             "mb": minibatch_errors(task, alone, runs, test),
         }
     return found
+
+
+def head_verdicts(heads: dict[str, Any]) -> list[Verdict]:
+    """Returns the verdicts on the arms, claims 6 to 8 of the sweep."""
+    pop = {name: errors["pop"] for name, errors in heads.items()}
+    return [
+        greater(
+            "trained on single groups, a group's own statistics are better by 20",
+            pop["group"],
+            heads["group"]["mb"],
+            by=20,
+            source="box AP 41.5 against 30.7",
+        ),
+        jointly(
+            "population statistics do better the more groups are normalized together",
+            [
+                greater("2 groups, by 15", pop["group"], pop["2 groups"], by=15),
+                greater("shuffled, by 25", pop["group"], pop["shuffled"], by=25),
+                greater("all, by 25", pop["group"], pop["all"], by=25),
+                within("shuffled and all, within 3", pop["shuffled"], pop["all"], 3),
+            ],
+            source="box AP 30.7, 40.1, 41.7 and 41.7",
+        ),
+        less(
+            "over all groups the norm is at most 1 point worse than none",
+            pop["all"],
+            pop["no norm"],
+            by=-1,
+            source="box AP 41.7 against 41.1",
+        ),
+    ]
