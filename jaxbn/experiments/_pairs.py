@@ -71,7 +71,7 @@ def guessing(model: Any) -> Loss:
 
 
 def learn_pairs(
-    task: Task, hidden: tuple[int, ...], epochs: int
+    task: Task, hidden: tuple[int, ...], epochs: int, sizes: tuple[int, ...]
 ) -> tuple[dict[str, dict[str, np.ndarray]], np.ndarray]:
     """Returns errors over that of the mean image, [S], and some pictures of pairs.
 
@@ -88,7 +88,7 @@ def learn_pairs(
         return create_model("mlp", flat.shape[1], norm, hidden=hidden)
 
     found, pictures = {}, np.empty(0)
-    for name, together in (("2", 2), ("16", 16), ("group norm", 0)):
+    for together in sizes:
         groups = {"normalization_batch_size": together}
         norm = batch_norm(**groups, axis_name=axis) if together else group_norm(8)
         whole = guesser(batch_norm(**groups) if together else norm)
@@ -103,7 +103,7 @@ def learn_pairs(
         errors = [
             np.mean((np.asarray(one) - swapped(flat)) ** 2, (1, 2)) for one in said
         ]
-        found[name] = {
+        found[str(together) if together else "group norm"] = {
             "mini-batch": errors[0] / baseline,
             "population": errors[1] / baseline,
         }

@@ -23,14 +23,12 @@ def check(numbers):
     for arm in numbers["contrastive"].values():
         assert all(value.min() > 0 and value.max() <= 100 for value in arm.values())
         assert arm["probe"].min() > 30
-    assert list(numbers["pairs"]) == ["2", "16", "group norm"]
-    alone = numbers["pairs"]["group norm"]
-    np.testing.assert_allclose(alone["mini-batch"], alone["population"], rtol=1e-5)
+    assert set(numbers["pairs"]["2"]) == {"mini-batch", "population"}
 
 
 def test_arms_and_their_numbers(result):
     check(result.numbers)
-    assert len(result.rows) == 5
+    assert len(result.rows) == 3
 
 
 def test_the_figure_is_light(result):
@@ -82,9 +80,9 @@ def test_pairs_are_swapped():
 
 def made_up(left, leak):
     small = np.arange(5) / 1000
-    groups = {"keys in place": small + 20, "keys shuffled": small + 20 * left}
+    groups = {"keys in place": small + 20, "keys shuffled": small * 2 + 20 * left}
     groups["probe"] = small + 80
-    moved = {"keys in place": small + 10, "keys shuffled": small + 10}
+    moved = {"keys in place": small + 16, "keys shuffled": small + 12}
     moved["probe"] = small + 81
     pairs = {"2": {"mini-batch": small + leak, "population": small + 2}}
     even = {"mini-batch": small + 1, "population": small + 1}
@@ -95,7 +93,7 @@ def made_up(left, leak):
 def test_verdicts_follow_their_criteria():
     assert [v.held for v in verdicts(made_up(0.5, 0.7))] == [True] * 5
     held = [v.held for v in verdicts(made_up(0.8, 0.9))]
-    assert held == [False, True, True, False, True]
+    assert held == [False, False, True, False, True]
     found = made_up(0.5, 0.7)
     found["contrastive"]["shuffled keys"]["keys shuffled"] = np.arange(5) / 1000 + 16
     found["pairs"]["16"] = {"mini-batch": np.full(5, 1.05), "population": np.ones(5)}

@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._pattern_leakage import (
-    CLASSES,
-    CURES,
-    PATTERNS,
-    arms_of,
-    rows_of,
-    verdicts,
-)
+from jaxbn.experiments._pattern_leakage import CURES, PATTERNS, arms_of, verdicts
+from jaxbn.experiments._patterns import CLASSES, rows_of
 
 
 @pytest.fixture(scope="module")
