@@ -30,7 +30,7 @@ they are as good as frozen.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +38,7 @@ from jaxbn import batch_norm
 from jaxbn.experiments._draw import band, legend_below
 from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._images import load_images
+from jaxbn.experiments._learning_rate import Size
 from jaxbn.experiments._measure import errors, precise
 from jaxbn.experiments._runs import classification, fit, sgd, start
 from jaxbn.experiments._samplers import at_random
@@ -47,15 +48,6 @@ from jaxbn.models import create_model
 SOURCE = "seeds 1, 4 and 5"
 FACTORS = np.array((0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 1000.0))
 NORMS = {"batch norm": batch_norm(momentum=0.9), "none": None}
-
-
-class Size(NamedTuple):
-    """How much is run; `hidden` are the widths."""
-
-    train: int | None
-    test: int | None
-    epochs: int
-    hidden: tuple[int, ...]
 
 
 SIZES = {

@@ -20,11 +20,11 @@ Claims.
     python -m jaxbn.experiments sync_and_local --workdir=W \
         --data_dir=DIR
 
-Measured on two x86-64 cores split into eight devices (jax 0.10.2, 21 November 2026), the
-first 5,000 training and test images of Fashion-MNIST, an MLP of 3 x 128, 8 epochs of
-156 batches of 32, 5 seeds, 156 s (280 s beside another job); mean and standard deviation
-over seeds, test error in percent with pooled running statistics and with those of the
-first device:
+Measured on two x86-64 cores split into eight devices (jax 0.10.2, 21 November 2026),
+the first 5,000 training and test images of Fashion-MNIST, an MLP of 3 x 128, 8 epochs
+of 156 batches of 32, 5 seeds, 156 s (280 s beside another job); mean and standard
+deviation over seeds, test error in percent with pooled running statistics and with
+those of the first device:
 
     each device (4)            18.2 +- 0.4     18.4 +- 0.5
     pairs of devices (8)       15.2 +- 0.2     15.3 +- 0.2
