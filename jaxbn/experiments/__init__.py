@@ -10,7 +10,7 @@ verdict is a criterion over seeds fixed before the run, and may be 'not reproduc
 What they share, in the order of use: `_harness` (settings, results), `_images`,
 `_samplers` (which rows make a batch), `_runs` (training, all seeds in one program),
 `_measure` (population statistics, errors), `_verdicts`, `_draw`, `_report`.
-A new one is a file and a line below.
+A new one is a file in `claims` and a line in `_registry`.
 """
 
 from jaxbn.experiments._harness import Result as Result

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._adaptive_inference import INFERENCE, verdicts
+from jaxbn.experiments.claims._adaptive_inference import INFERENCE, verdicts
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pytest
 
 from jaxbn import batch_norm
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._contrastive_leakage import verdicts
-from jaxbn.experiments._contrasts import GROUP, contrasts, view
-from jaxbn.experiments._pairs import swapped
+from jaxbn.experiments.claims._contrastive_leakage import verdicts
+from jaxbn.experiments.claims._contrasts import GROUP, contrasts, view
+from jaxbn.experiments.claims._pairs import swapped
 from jaxbn.models import create_model
 
 

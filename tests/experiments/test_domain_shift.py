@@ -5,7 +5,7 @@ import pytest
 
 from jaxbn.data import CORRUPTIONS
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._domain_shift import SOURCES, verdicts
+from jaxbn.experiments.claims._domain_shift import SOURCES, verdicts
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 
 from jaxbn import batch_norm
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._dropout import DropoutMLP
-from jaxbn.experiments._dropout_order import ARMS, LAYERS, verdicts
+from jaxbn.experiments.claims._dropout import DropoutMLP
+from jaxbn.experiments.claims._dropout_order import ARMS, LAYERS, verdicts
 from jaxbn.models import create_model
 
 

@@ -9,9 +9,9 @@ import pytest
 from jaxbn.experiments import EXPERIMENTS
 from jaxbn.experiments.__main__ import main
 from jaxbn.experiments._results import cell
-from jaxbn.experiments._sync_and_local import arms_of, unequal_shares, verdicts
-from jaxbn.experiments._sync_training import deal
 from jaxbn.experiments._verdicts import Verdict, greater, paired
+from jaxbn.experiments.claims._sync_and_local import arms_of, unequal_shares, verdicts
+from jaxbn.experiments.claims._sync_training import deal
 
 # What orbax left open in other tests may be collected while these run.
 pytestmark = pytest.mark.filterwarnings(

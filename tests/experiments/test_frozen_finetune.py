@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._frozen_finetune import CURVES, verdicts
+from jaxbn.experiments.claims._frozen_finetune import CURVES, verdicts
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._ghost_batches import OTHERS, verdicts
+from jaxbn.experiments.claims._ghost_batches import OTHERS, verdicts
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._group_norm_control import standardized, verdicts
+from jaxbn.experiments.claims._group_norm_control import standardized, verdicts
 
 
 @pytest.fixture(scope="module")

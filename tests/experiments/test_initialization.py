@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._initialization import FACTORS, NORMS, scaled, verdicts
+from jaxbn.experiments.claims._initialization import FACTORS, NORMS, scaled, verdicts
 
 
 @pytest.fixture(scope="module")

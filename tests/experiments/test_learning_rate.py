@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._learning_rate import MOMENTA, NORMS, RATES, verdicts
+from jaxbn.experiments.claims._learning_rate import MOMENTA, NORMS, RATES, verdicts
 
 ARMS = [f"{name}, {optimizer}" for optimizer in MOMENTA for name in NORMS]
 

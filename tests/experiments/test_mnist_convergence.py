@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._convergence import (
+from jaxbn.experiments.claims._convergence import (
     EDGES,
     WEIGHTS,
     first_place,
     shape_of,
     weighted,
 )
-from jaxbn.experiments._mnist_convergence import NORMS, verdicts
+from jaxbn.experiments.claims._mnist_convergence import NORMS, verdicts
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 
 from jaxbn import batch_norm, domain_norm
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._domains import InDomains, of_population, together
-from jaxbn.experiments._multi_domain import PAPER, POPULATIONS, verdicts
+from jaxbn.experiments.claims._domains import InDomains, of_population, together
+from jaxbn.experiments.claims._multi_domain import PAPER, POPULATIONS, verdicts
 from jaxbn.models import create_model
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._normalization_batch_size import CURVES, verdicts
-from jaxbn.experiments._styled_groups import ARMS, dress
+from jaxbn.experiments.claims._normalization_batch_size import CURVES, verdicts
+from jaxbn.experiments.claims._styled_groups import ARMS, dress
 from jaxbn.training import ConfigError
 
 NAME = "normalization_batch_size"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._pattern_leakage import CURES, PATTERNS, arms_of, verdicts
-from jaxbn.experiments._patterns import CLASSES, rows_of
+from jaxbn.experiments.claims._pattern_leakage import CURES, PATTERNS, arms_of, verdicts
+from jaxbn.experiments.claims._patterns import CLASSES, rows_of
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,20 @@ import pytest
 from jaxbn import batch_norm
 from jaxbn.data import Split
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._precise_measures import averaging, debiased, with_averages
-from jaxbn.experiments._precise_statistics import (
+from jaxbn.experiments._runs import classification, fit, sgd, start
+from jaxbn.experiments._samplers import at_random
+from jaxbn.experiments.claims._precise_measures import (
+    averaging,
+    debiased,
+    with_averages,
+)
+from jaxbn.experiments.claims._precise_statistics import (
     EARLY,
     SIZES,
     TRAINED,
     verdicts,
 )
-from jaxbn.experiments._precise_views import STYLES
-from jaxbn.experiments._runs import classification, fit, sgd, start
-from jaxbn.experiments._samplers import at_random
+from jaxbn.experiments.claims._precise_views import STYLES
 from jaxbn.models import create_model
 
 

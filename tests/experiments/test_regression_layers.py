@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._regression_layers import NETS, verdicts
+from jaxbn.experiments.claims._regression_layers import NETS, verdicts
 
 
 @pytest.fixture(scope="module")

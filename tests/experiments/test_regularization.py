@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._regularization import KINDS, NORMS, verdicts
+from jaxbn.experiments.claims._regularization import KINDS, NORMS, verdicts
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._renorm_small_batch import ARMS, verdicts
+from jaxbn.experiments.claims._renorm_small_batch import ARMS, verdicts
 
 
 @pytest.fixture(scope="module")

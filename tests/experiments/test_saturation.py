@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments._deep_net import in_parts, path
-from jaxbn.experiments._saturation import ACTIVATIONS, NORMS, verdicts
+from jaxbn.experiments.claims._deep_net import in_parts, path
+from jaxbn.experiments.claims._saturation import ACTIVATIONS, NORMS, verdicts
 
 ARMS = [f"{kind}, {name}" for kind in ACTIVATIONS for name in NORMS]
 

@@ -10,8 +10,13 @@ from jaxbn.data import Split
 from jaxbn.diagnostics import probe_landscape
 from jaxbn.experiments import figure_png, run_experiment
 from jaxbn.experiments._runs import classification, sgd, start
-from jaxbn.experiments._smoothness import NOISY, NORM, PLAIN, verdicts
-from jaxbn.experiments._smoothness_probe import LENGTHS, RATE, disturbed, make_look
+from jaxbn.experiments.claims._smoothness import NOISY, NORM, PLAIN, verdicts
+from jaxbn.experiments.claims._smoothness_probe import (
+    LENGTHS,
+    RATE,
+    disturbed,
+    make_look,
+)
 from jaxbn.models import create_model
 
 

@@ -52,8 +52,8 @@ from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._images import load_images
 from jaxbn.experiments._runs import Runs, fit, sgd, start
 from jaxbn.experiments._samplers import Sampler, at_random
-from jaxbn.experiments._smoothness_probe import RATE, disturbed, make_look
 from jaxbn.experiments._verdicts import Verdict, always, less
+from jaxbn.experiments.claims._smoothness_probe import RATE, disturbed, make_look
 from jaxbn.models import create_model
 
 SOURCE = "Santurkar et al. 2018; seed 4"

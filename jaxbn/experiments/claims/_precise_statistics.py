@@ -67,7 +67,10 @@ import optax
 from jaxbn import batch_norm
 from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._images import Images, load_images
-from jaxbn.experiments._precise_measures import (
+from jaxbn.experiments._runs import Runs, fit, start
+from jaxbn.experiments._samplers import at_random
+from jaxbn.experiments._verdicts import Verdict, always, greater
+from jaxbn.experiments.claims._precise_measures import (
     MOMENTA,
     averaging,
     errors_by_samples,
@@ -75,11 +78,13 @@ from jaxbn.experiments._precise_measures import (
     share_outside,
     with_averages,
 )
-from jaxbn.experiments._precise_passes import DECAY, measure_passes, on_passes, said
-from jaxbn.experiments._precise_views import draw, table_of
-from jaxbn.experiments._runs import Runs, fit, start
-from jaxbn.experiments._samplers import at_random
-from jaxbn.experiments._verdicts import Verdict, always, greater
+from jaxbn.experiments.claims._precise_passes import (
+    DECAY,
+    measure_passes,
+    on_passes,
+    said,
+)
+from jaxbn.experiments.claims._precise_views import draw, table_of
 from jaxbn.models import create_model
 
 SOURCE = "Wu and Johnson 2021, section 3, figures 2 to 4, tables 1 and 2"

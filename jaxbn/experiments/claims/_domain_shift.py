@@ -57,8 +57,8 @@ from jaxbn.experiments._draw import band, bars, legend_below
 from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._images import load_images
 from jaxbn.experiments._measure import shuffled_split
-from jaxbn.experiments._shifted import SOURCES, Evaluation, Size, usps_like
 from jaxbn.experiments._verdicts import Verdict, always, greater, jointly, less, within
+from jaxbn.experiments.claims._shifted import SOURCES, Evaluation, Size, usps_like
 
 SOURCE = "Wu and Johnson 2021, section 5.1, table 4"
 STRENGTHS = (1, 2, 3, 4, 5)

@@ -17,7 +17,7 @@ from jaxbn import batch_norm
 from jaxbn.base import Norm
 from jaxbn.experiments._draw import MARKERS, band, legend_below
 from jaxbn.experiments._runs import Runs
-from jaxbn.experiments._sweep import (
+from jaxbn.experiments.claims._sweep import (
     Task,
     plain_stats,
     population_errors,

@@ -44,7 +44,8 @@ from jaxbn import ghost_norm
 from jaxbn.base import Norm
 from jaxbn.experiments._draw import MARKERS, legend_below
 from jaxbn.experiments._harness import Result, Settings
-from jaxbn.experiments._small_batches import (
+from jaxbn.experiments._verdicts import Verdict, greater, less
+from jaxbn.experiments.claims._small_batches import (
     MOMENTUM,
     PANELS,
     draw_arms,
@@ -53,8 +54,7 @@ from jaxbn.experiments._small_batches import (
     plain_norms,
     rows_of,
 )
-from jaxbn.experiments._sweep import Size, prepare
-from jaxbn.experiments._verdicts import Verdict, greater, less
+from jaxbn.experiments.claims._sweep import Size, prepare
 
 SOURCE = "Hoffer, Hubara and Soudry 2017"
 GHOST = 32

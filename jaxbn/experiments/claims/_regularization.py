@@ -53,14 +53,14 @@ from jaxbn.data import Split
 from jaxbn.experiments._draw import band, bars
 from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._images import load_images
-from jaxbn.experiments._regularization_training import (
+from jaxbn.experiments._verdicts import Verdict, jointly, less
+from jaxbn.experiments.claims._regularization_training import (
     KINDS,
     NORMS,
     Size,
     train_arms,
     train_ghosts,
 )
-from jaxbn.experiments._verdicts import Verdict, jointly, less
 
 SOURCE = "seeds 2 and 4; Wu and Johnson 2021, section 4.1, figure 5"
 PARTS = ("train", "test")

@@ -13,10 +13,10 @@ from jaxbn import batch_norm, ghost_norm
 from jaxbn.data import Split
 from jaxbn.experiments._images import Images
 from jaxbn.experiments._measure import errors, precise
-from jaxbn.experiments._precise_measures import cumulative
 from jaxbn.experiments._runs import classification, fit, sgd, start
 from jaxbn.experiments._samplers import at_random
 from jaxbn.experiments._verdicts import Verdict, always, greater, jointly
+from jaxbn.experiments.claims._precise_measures import cumulative
 from jaxbn.models import create_model
 
 DECAY = 5e-4

@@ -39,7 +39,8 @@ from jaxbn import batch_norm, group_norm, standardize_kernels
 from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._measure import errors
 from jaxbn.experiments._runs import Loss, Runs
-from jaxbn.experiments._small_batches import (
+from jaxbn.experiments._verdicts import Verdict, greater, less, within
+from jaxbn.experiments.claims._small_batches import (
     MOMENTUM,
     Arm,
     draw_arms,
@@ -47,8 +48,7 @@ from jaxbn.experiments._small_batches import (
     rows_of,
     stack,
 )
-from jaxbn.experiments._sweep import Size, Task, prepare, train
-from jaxbn.experiments._verdicts import Verdict, greater, less, within
+from jaxbn.experiments.claims._sweep import Size, Task, prepare, train
 
 SOURCE = "Wu and He 2018; Qiao et al. 2019"
 WORKERS = 8

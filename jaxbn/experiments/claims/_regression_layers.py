@@ -53,7 +53,8 @@ from jaxbn import batch_norm
 from jaxbn.data import Split, load
 from jaxbn.experiments._draw import band
 from jaxbn.experiments._harness import Result, Settings
-from jaxbn.experiments._regression_training import (
+from jaxbn.experiments._verdicts import Verdict, always, greater
+from jaxbn.experiments.claims._regression_training import (
     EVERY,
     Histogram,
     as_he,
@@ -63,7 +64,6 @@ from jaxbn.experiments._regression_training import (
     standardized,
     train,
 )
-from jaxbn.experiments._verdicts import Verdict, always, greater
 from jaxbn.models import NarrowNet
 
 SOURCE = "seed 2; Wu and Johnson 2021, section 3"

@@ -7,16 +7,16 @@ import numpy as np
 
 from jaxbn import batch_norm, ghost_norm
 from jaxbn.data import Split
-from jaxbn.experiments._dropout import (
+from jaxbn.experiments._images import Images
+from jaxbn.experiments._measure import errors, precise, shuffled_split
+from jaxbn.experiments._runs import classification, fit, sgd, start
+from jaxbn.experiments._samplers import at_random
+from jaxbn.experiments.claims._dropout import (
     DropoutMLP,
     regularized,
     with_strengths,
     without_strengths,
 )
-from jaxbn.experiments._images import Images
-from jaxbn.experiments._measure import errors, precise, shuffled_split
-from jaxbn.experiments._runs import classification, fit, sgd, start
-from jaxbn.experiments._samplers import at_random
 from jaxbn.models import create_model
 
 GHOST_RATE = 0.1

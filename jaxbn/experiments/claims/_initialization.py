@@ -38,11 +38,11 @@ from jaxbn import batch_norm
 from jaxbn.experiments._draw import band, legend_below
 from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._images import load_images
-from jaxbn.experiments._learning_rate import Size
 from jaxbn.experiments._measure import errors, precise
 from jaxbn.experiments._runs import classification, fit, sgd, start
 from jaxbn.experiments._samplers import at_random
 from jaxbn.experiments._verdicts import Verdict, always, greater
+from jaxbn.experiments.claims._learning_rate import Size
 from jaxbn.models import create_model
 
 SOURCE = "seeds 1, 4 and 5"

@@ -48,8 +48,8 @@ import numpy as np
 from jaxbn.data import load
 from jaxbn.experiments._draw import legend_below
 from jaxbn.experiments._harness import Result, Settings
-from jaxbn.experiments._sync_training import Arm, Size, run_arm
 from jaxbn.experiments._verdicts import Verdict, greater
+from jaxbn.experiments.claims._sync_training import Arm, Size, run_arm
 from jaxbn.training import ConfigError, TrainConfig
 from jaxbn.training._parallel import start_parallel
 from jaxbn.training._processes import start_processes

@@ -44,7 +44,8 @@ from jaxbn.experiments._draw import band, legend_below
 from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._runs import Runs, classification, fit, sgd
 from jaxbn.experiments._samplers import at_random
-from jaxbn.experiments._sweep import (
+from jaxbn.experiments._verdicts import Verdict, always, greater, jointly, less
+from jaxbn.experiments.claims._sweep import (
     Size,
     Task,
     population_errors,
@@ -52,7 +53,6 @@ from jaxbn.experiments._sweep import (
     prepare,
     train,
 )
-from jaxbn.experiments._verdicts import Verdict, always, greater, jointly, less
 
 SOURCE = "Wu and Johnson 2021, section 4.3"
 SIZES = {

@@ -50,8 +50,14 @@ from jaxbn.experiments._draw import MARKERS, band
 from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._measure import errors
 from jaxbn.experiments._runs import Runs
-from jaxbn.experiments._small_batches import evaluate, label_errors, plain_norms, stack
-from jaxbn.experiments._sweep import (
+from jaxbn.experiments._verdicts import Verdict, jointly, less, within
+from jaxbn.experiments.claims._small_batches import (
+    evaluate,
+    label_errors,
+    plain_norms,
+    stack,
+)
+from jaxbn.experiments.claims._sweep import (
     Size,
     Task,
     population_errors,
@@ -59,7 +65,6 @@ from jaxbn.experiments._sweep import (
     prepare,
     train,
 )
-from jaxbn.experiments._verdicts import Verdict, jointly, less, within
 
 SOURCE = "Schneider et al. 2020; Nado et al. 2020"
 PRIORS = (0, 16, 64)

@@ -49,15 +49,15 @@ from flax import linen as nn
 from jaxbn import batch_norm
 from jaxbn.base import Norm
 from jaxbn.data import Split
-from jaxbn.experiments._deep_net import DeepNet, in_parts, look, path
 from jaxbn.experiments._draw import bars, legend_below
 from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._images import Images, load_images
-from jaxbn.experiments._initialization import scaled
 from jaxbn.experiments._measure import errors, precise
 from jaxbn.experiments._runs import Runs, classification, fit, sgd, start
 from jaxbn.experiments._samplers import at_random
 from jaxbn.experiments._verdicts import Verdict, always, greater, jointly, less
+from jaxbn.experiments.claims._deep_net import DeepNet, in_parts, look, path
+from jaxbn.experiments.claims._initialization import scaled
 
 SOURCE = "seeds 1 and 4; Ioffe and Szegedy 2015, figure 1"
 NORMS = {"batch norm": batch_norm(momentum=0.9), "none": None}

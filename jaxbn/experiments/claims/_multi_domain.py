@@ -50,7 +50,12 @@ import numpy as np
 
 from jaxbn import batch_norm, domain_norm, group_norm
 from jaxbn.base import Norm
-from jaxbn.experiments._domains import (
+from jaxbn.experiments._draw import bars, legend_below
+from jaxbn.experiments._harness import Result, Settings
+from jaxbn.experiments._images import load_images
+from jaxbn.experiments._measure import precise
+from jaxbn.experiments._verdicts import Verdict, greater, jointly, less, within
+from jaxbn.experiments.claims._domains import (
     Size,
     Task,
     error_of,
@@ -58,11 +63,6 @@ from jaxbn.experiments._domains import (
     together,
     train,
 )
-from jaxbn.experiments._draw import bars, legend_below
-from jaxbn.experiments._harness import Result, Settings
-from jaxbn.experiments._images import load_images
-from jaxbn.experiments._measure import precise
-from jaxbn.experiments._verdicts import Verdict, greater, jointly, less, within
 
 SOURCE = "Wu and Johnson 2021, section 5.2, table 5"
 LEVELS = ((0.25, 0.5, 1.0, 2.0, 4.0), (-3.0, -1.5, 0.0, 1.5, 3.0))

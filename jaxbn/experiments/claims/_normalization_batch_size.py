@@ -63,8 +63,9 @@ from jaxbn import batch_norm
 from jaxbn.experiments._draw import band, bars, legend_below
 from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._runs import axis_of, devices_of
-from jaxbn.experiments._styled_groups import head_verdicts, run_heads
-from jaxbn.experiments._sweep import (
+from jaxbn.experiments._verdicts import Verdict, always, greater, jointly, less
+from jaxbn.experiments.claims._styled_groups import head_verdicts, run_heads
+from jaxbn.experiments.claims._sweep import (
     Size,
     minibatch_errors,
     population_errors,
@@ -72,7 +73,6 @@ from jaxbn.experiments._sweep import (
     train,
     training_sample,
 )
-from jaxbn.experiments._verdicts import Verdict, always, greater, jointly, less
 
 SOURCE = "Wu and Johnson 2021, sections 4.1 and 4.2"
 SIZES = {

@@ -44,7 +44,14 @@ import numpy as np
 
 from jaxbn import batch_norm
 from jaxbn.base import Norm
-from jaxbn.experiments._convergence import (
+from jaxbn.experiments._draw import band, legend_below
+from jaxbn.experiments._harness import Result, Settings
+from jaxbn.experiments._images import Images, load_images
+from jaxbn.experiments._measure import errors
+from jaxbn.experiments._runs import Runs, classification, fit, sgd, start
+from jaxbn.experiments._samplers import at_random
+from jaxbn.experiments._verdicts import Verdict, always, less
+from jaxbn.experiments.claims._convergence import (
     ACCURACY,
     EDGES,
     LOSS,
@@ -53,13 +60,6 @@ from jaxbn.experiments._convergence import (
     summary,
     weighted,
 )
-from jaxbn.experiments._draw import band, legend_below
-from jaxbn.experiments._harness import Result, Settings
-from jaxbn.experiments._images import Images, load_images
-from jaxbn.experiments._measure import errors
-from jaxbn.experiments._runs import Runs, classification, fit, sgd, start
-from jaxbn.experiments._samplers import at_random
-from jaxbn.experiments._verdicts import Verdict, always, less
 from jaxbn.models import create_model
 
 SOURCE = "seed 1; Ioffe and Szegedy 2015"

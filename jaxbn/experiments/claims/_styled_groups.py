@@ -22,8 +22,14 @@ from jaxbn.base import Array, Norm
 from jaxbn.data import Split
 from jaxbn.experiments._measure import errors, precise
 from jaxbn.experiments._runs import Loss, axis_of
-from jaxbn.experiments._sweep import PLAIN, Task, minibatch_errors, plain_stats, train
 from jaxbn.experiments._verdicts import Verdict, greater, jointly, less, within
+from jaxbn.experiments.claims._sweep import (
+    PLAIN,
+    Task,
+    minibatch_errors,
+    plain_stats,
+    train,
+)
 from jaxbn.training._parallel import Parallel
 
 GROUP = 16

@@ -46,18 +46,18 @@ import numpy as np
 from jaxbn import batch_norm
 from jaxbn.base import Array
 from jaxbn.experiments._draw import bars, legend_below
-from jaxbn.experiments._dropout import (
-    DropoutMLP,
-    regularized,
-    with_strengths,
-    without_strengths,
-)
 from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._images import load_images
 from jaxbn.experiments._measure import errors, precise
 from jaxbn.experiments._runs import fit, sgd, start
 from jaxbn.experiments._samplers import at_random
 from jaxbn.experiments._verdicts import Verdict, always, less
+from jaxbn.experiments.claims._dropout import (
+    DropoutMLP,
+    regularized,
+    with_strengths,
+    without_strengths,
+)
 
 SOURCE = "seed 4; Li et al. 2018"
 RATE = 0.5

@@ -35,15 +35,15 @@ import numpy as np
 from jaxbn import batch_renorm
 from jaxbn.base import Norm
 from jaxbn.experiments._harness import Result, Settings
-from jaxbn.experiments._small_batches import (
+from jaxbn.experiments._verdicts import Verdict, less, within
+from jaxbn.experiments.claims._small_batches import (
     MOMENTUM,
     draw_arms,
     measure,
     plain_norms,
     rows_of,
 )
-from jaxbn.experiments._sweep import Size, Task, prepare
-from jaxbn.experiments._verdicts import Verdict, less, within
+from jaxbn.experiments.claims._sweep import Size, Task, prepare
 
 SOURCE = "Ioffe 2017, Batch Renormalization"
 SIZES = {
