@@ -47,7 +47,11 @@ were not reproduced (1.1 +- 0.3 and -1.5 +- 0.9; 0.6 +- 0.9; distinct classes -0
 With eight devices EIGHT
 
 With `--num_devices=8` the batch is shared by eight devices of 32 images, a run of 4
-times 8 each: statistics of one device, shuffling and synchronizing across them.
+times 8 each: statistics of one device, shuffling and synchronizing across them. The
+same, run so on eight parts of the two cores (346 s): 1, 2 and 4 held (6.2 +- 0.5 and
+5.9 +- 2.1; 5.9 +- 2.4; 0.1 +- 0.3 and 0.1 +- 0.6), 3 was not reproduced for ghost
+batches of distinct classes, which take 3.5 +- 1.7 off: the error of 4 x 8 varies more
+from seed to seed than they do. The other cures take 6.7 to 7.1 off.
 """
 
 import functools
