@@ -1,4 +1,4 @@
-"""Experiments at smoke size: files, verdicts by their criteria, refusals."""
+"""sync_and_local at smoke size; the list of experiments, and refusals."""
 
 import json
 
@@ -78,7 +78,7 @@ def test_listing_and_refusals(capsys, tmp_path):
     listed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in listed] == [*EXPERIMENTS, "all", "report"]
     assert main(["nothing"]) == 2
-    assert "expected one of sync_and_local" in capsys.readouterr().out
+    assert "expected one of mnist_convergence" in capsys.readouterr().out
     assert main(["sync_and_local", f"--workdir={tmp_path}", "--num_devices=3"]) == 2
     assert "expected an even number from 4 on" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
