@@ -82,7 +82,9 @@ def as_markdown(workdir: Path, found: dict[str, Any]) -> str:
         "# Results",
         "Numbers are means and standard deviations over seeds; differences are paired "
         "by seed, with their 95 % confidence interval. Criteria were fixed before the "
-        "runs. Made by `python -m jaxbn.experiments report`.",
+        "runs; where one, or a setting, was changed after a first run, the docstring "
+        "of the experiment says so, with what was tried for claims that were not "
+        "reproduced. Made by `python -m jaxbn.experiments report`.",
         markdown(columns, rows),
     ]
     for name, result in found.items():
