@@ -44,8 +44,6 @@ pattern has to be overfitted: in a first run of 12 epochs on 10,000 images 1, 2 
 were not reproduced (1.1 +- 0.3 and -1.5 +- 0.9; 0.6 +- 0.9; distinct classes -0.3 +-
 1.3).
 
-With eight devices EIGHT
-
 With `--num_devices=8` the batch is shared by eight devices of 32 images, a run of 4
 times 8 each: statistics of one device, shuffling and synchronizing across them. The
 same, run so on eight parts of the two cores (346 s): 1, 2 and 4 held (6.2 +- 0.5 and
