@@ -6,7 +6,8 @@
     python -m jaxbn.experiments report --workdir=runs/all         a page of what was run
 
 A file here states its claims and their source, how to run it and what was measured; a
-verdict is a criterion over seeds fixed before the run, and may be 'not reproduced'.
+verdict is a criterion over seeds, and may be 'not reproduced'; what was changed after a
+first run is said there too.
 What they share, in the order of use: `_harness` (settings, results), `_images`,
 `_samplers` (which rows make a batch), `_runs` (training, all seeds in one program),
 `_measure` (population statistics, errors), `_verdicts`, `_draw`, `_report`.

@@ -1,16 +1,18 @@
 """The command line of the experiments; see the top of the package."""
 
 import dataclasses
+import json
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import tyro
 
-from jaxbn.experiments._harness import Settings
-from jaxbn.experiments._registry import EXPERIMENTS, module_of
+from jaxbn.experiments._harness import Settings, check_settings
+from jaxbn.experiments._registry import EXPERIMENTS, SHARING, module_of
 from jaxbn.experiments._report import write_report
-from jaxbn.experiments._results import finished, write_results
+from jaxbn.experiments._results import NUMBERS, finished, write_results
 from jaxbn.training import ConfigError
 
 
@@ -30,27 +32,56 @@ def main(arguments: list[str]) -> int:
     settings = tyro.cli(Settings, prog=f"jaxbn.experiments {name}", args=flags)
     if name == "report":
         return report(Path(settings.workdir))
-    if name != "all":
-        return run(name, settings)
-    codes = []
-    for each in EXPERIMENTS:
-        folder = str(Path(settings.workdir) / each)
-        own = dataclasses.replace(settings, workdir=folder)
-        if finished(own):
-            print(f"# {each}: finished before, with the same settings\n")
+    return run_all(settings) if name == "all" else run(name, settings)
+
+
+def run_all(settings: Settings) -> int:
+    """Runs all experiments that have no results of these settings, and the report.
+
+    Each is a process of its own, so that it starts JAX with the devices it needs, and
+    that one which fails is named and ends no other.
+    """
+    failed = []
+    for name in EXPERIMENTS:
+        folder = Path(settings.workdir) / name
+        own = dataclasses.replace(settings, workdir=str(folder))
+        print(f"# {name}", flush=True)
+        if finished(as_used(name, own)):
+            date = json.loads((folder / NUMBERS).read_text())["date"]
+            print(f"has results of {date}; remove {folder} to run it again\n")
             continue
-        print(f"# {each}", flush=True)
-        codes.append(run(each, own))
-    return max([report(Path(settings.workdir)), *codes])
+        command = [sys.executable, "-m", "jaxbn.experiments", name, *flags(own)]
+        if subprocess.run(command).returncode:
+            failed.append(name)
+    code = report(Path(settings.workdir))
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else code
+
+
+def flags(settings: Settings) -> list[str]:
+    """Returns the flags that make these settings."""
+    given = dataclasses.asdict(settings).items()
+    return [f"--{key}={value}" for key, value in given if value is not None]
+
+
+def as_used(name: str, settings: Settings) -> Settings:
+    """Returns the settings without devices where an experiment has no use for them."""
+    if name in SHARING:
+        return settings
+    return dataclasses.replace(settings, num_devices=None)
 
 
 def run(name: str, settings: Settings) -> int:
     """Runs an experiment and writes its files; returns the exit code."""
     module, began = module_of(name), time.perf_counter()
+    used = as_used(name, settings)
+    if used != settings:
+        print(f"{name} runs on one device: num_devices is not used")
     try:
-        result = module.run(settings)
+        result = module.run(check_settings(used))
         seconds = time.perf_counter() - began
-        said = write_results(name, module.SOURCE, settings, result, seconds)
+        said = write_results(name, module.SOURCE, used, result, seconds)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

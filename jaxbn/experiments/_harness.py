@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from jaxbn.experiments._verdicts import Verdict
+from jaxbn.training import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,19 @@ class Settings:
     """How many devices share a batch, where that is asked; one by default."""
     parallel: Literal["jit", "shard_map", "pmap"] = "pmap"
     """How they share it."""
+
+
+def check_settings(settings: Settings) -> Settings:
+    """Returns the settings.
+
+    Raises:
+        ConfigError: (a ValueError) if nothing can be run with them.
+    """
+    if settings.seeds < 1:
+        raise ConfigError(
+            f"seeds is {settings.seeds}, expected 1 or more; a verdict takes 5"
+        )
+    return settings
 
 
 class Result(NamedTuple):

@@ -45,10 +45,18 @@ def load_images(
 
     Raises:
         DatasetUnavailable: (a ValueError) if the set cannot be had.
+        ValueError: if it has fewer examples than are asked for; at smoke those will do.
     """
     name = settings.dataset or ("digits" if settings.size == "smoke" else own)
     limits = {"train_limit": train, "test_limit": test}
     data = load(name, data_dir=settings.data_dir, **limits)
+    for what, split in (("train", data.train), ("test", data.test)):
+        asked, there = limits[f"{what}_limit"], len(split.labels)
+        if settings.size != "smoke" and asked is not None and there < asked:
+            raise ValueError(
+                f"{name} has {there} {what} examples, this experiment takes {asked} at "
+                f"size {settings.size}; choose a larger set, or --size=smoke"
+            )
 
     def prepare(split: Split) -> Split:
         inputs = np.asarray(to_float(split.inputs[:], data.mean, data.std))

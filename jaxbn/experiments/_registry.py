@@ -4,7 +4,7 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-from jaxbn.experiments._harness import Result, Settings
+from jaxbn.experiments._harness import Result, Settings, check_settings
 
 EXPERIMENTS = {
     "mnist_convergence": "jaxbn.experiments.claims._mnist_convergence",
@@ -31,6 +31,15 @@ EXPERIMENTS = {
 """Each experiment by name, and the module that has its `SOURCE` and `run`."""
 
 
+SHARING = {
+    "normalization_batch_size",
+    "pattern_leakage",
+    "contrastive_leakage",
+    "sync_and_local",
+}
+"""Those in which several devices can share a batch; others run on one."""
+
+
 def module_of(name: str) -> ModuleType:
     """Returns the module of the experiment called `name`.
 
@@ -54,4 +63,4 @@ def run_experiment(name: str, **settings: Any) -> Result:
         ValueError: if there is no such experiment, or it cannot be run so.
     """
     settings.setdefault("workdir", "")
-    return module_of(name).run(Settings(**settings))
+    return module_of(name).run(check_settings(Settings(**settings)))

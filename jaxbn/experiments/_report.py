@@ -81,10 +81,10 @@ def as_markdown(workdir: Path, found: dict[str, Any]) -> str:
     parts = [
         "# Results",
         "Numbers are means and standard deviations over seeds; differences are paired "
-        "by seed, with their 95 % confidence interval. Criteria were fixed before the "
-        "runs; where one, or a setting, was changed after a first run, the docstring "
-        "of the experiment says so, with what was tried for claims that were not "
-        "reproduced. Made by `python -m jaxbn.experiments report`.",
+        "by seed, with their 95 % confidence interval. Criteria were stated before a "
+        "first run; some settings and some criteria were changed after it, and the "
+        "docstrings of those experiments say which, and what was tried for claims "
+        "that were not reproduced. Made by `python -m jaxbn.experiments report`.",
         markdown(columns, rows),
     ]
     for name, result in found.items():

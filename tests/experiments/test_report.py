@@ -1,12 +1,19 @@
 """Results on disk, and the page made of them."""
 
 import json
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from jaxbn.experiments import Result, Settings, figure_png, run_experiment
+from jaxbn.experiments import (
+    EXPERIMENTS,
+    Result,
+    Settings,
+    figure_png,
+    run_experiment,
+)
 from jaxbn.experiments.__main__ import main
 from jaxbn.experiments._report import summary
 from jaxbn.experiments._results import as_plain, cell, finished, write_results
@@ -122,3 +129,34 @@ def test_names_that_are_unknown_are_refused():
     with pytest.raises(ValueError, match="no experiment is called 'lr'"):
         run_experiment("lr")
     assert summary("learning_rate").startswith("Learning rates over")
+
+
+def test_all_goes_on_after_a_failure_and_keeps_what_is_there(
+    workdir, monkeypatch, capsys
+):
+    names = ("learning_rate", "pattern_leakage", "saturation")
+    some = {name: EXPERIMENTS[name] for name in names}
+    monkeypatch.setattr("jaxbn.experiments.__main__.EXPERIMENTS", some)
+    ran = []
+
+    def process(command):
+        ran.append(command[3:])
+        return subprocess.CompletedProcess(command, int("pattern_leakage" in command))
+
+    monkeypatch.setattr(subprocess, "run", process)
+    assert main(["all", f"--workdir={workdir}", "--num_devices=4"]) == 1
+    assert [command[0] for command in ran] == ["pattern_leakage", "saturation"]
+    assert f"--workdir={workdir / 'saturation'}" in ran[1]
+    assert "--num_devices=4" in ran[0]
+    out, err = capsys.readouterr()
+    assert "remove" in out and "failed: pattern_leakage" in err
+    assert main(["all", f"--workdir={workdir}", "--seeds=3"]) == 1
+    assert [command[0] for command in ran[2:]] == list(names)
+
+
+def test_settings_that_cannot_be_run_are_refused(tmp_path, capsys):
+    assert main(["learning_rate", f"--workdir={tmp_path}", "--seeds=0"]) == 2
+    assert "seeds is 0, expected 1 or more" in capsys.readouterr().err
+    assert main(["learning_rate", f"--workdir={tmp_path}", "--dataset=digits"]) == 1
+    assert "digits has 1442 train examples" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
