@@ -14,8 +14,10 @@ from jaxbn.experiments.claims._smoothness import NOISY, NORM, PLAIN, verdicts
 from jaxbn.experiments.claims._smoothness_probe import (
     LENGTHS,
     RATE,
+    depths,
     disturbed,
     make_look,
+    mean_cosine,
 )
 from jaxbn.models import create_model
 
@@ -64,6 +66,30 @@ def test_what_a_look_finds_is_what_probe_landscape_does():
     np.testing.assert_allclose(found["high"][0], expected.losses.max(), rtol=1e-4)
     np.testing.assert_allclose(found["change"][0], expected.distances.max(), rtol=1e-3)
     np.testing.assert_allclose(found["beta"][0], expected.beta, rtol=1e-3)
+
+
+def test_gradients_are_compared_layer_by_layer_in_deep_nets():
+    model = create_model("mlp", 3, batch_norm(), hidden=(2,) * 10)
+    variables = model.init(jax.random.key(0), jnp.zeros((2, 2, 2, 1)), False)
+    depth = depths(variables["params"])
+    assert sorted(depth.values()) == [*np.repeat(np.arange(1, 11), 2), 11]
+    assert depth["dense10"] == depth["bn10"] == 10
+
+    # A gradient is (1, 1), or (1, 1 + 6 k) once the k layers below are a step further.
+    names = [*(f"dense{i}" for i in range(1, 11)), "head"]
+
+    def value(params):
+        below, total = 0.0, 0.0
+        for w in (params[name]["w"] for name in names):
+            total += w[0] + (1 + below) * w[1]
+            below -= 6 / RATE * jax.lax.stop_gradient(w[0])
+        return total
+
+    params = {name: {"w": jnp.zeros(2)} for name in names}
+    found = mean_cosine(value, params, jax.grad(value)(params))
+    slopes = 1 + 6 * np.arange(1, 11)
+    expected = (1 + slopes) / np.sqrt(2 * (1 + slopes**2))
+    np.testing.assert_allclose(found, expected.mean(), rtol=1e-5)
 
 
 def test_verdicts_follow_their_criteria():

@@ -4,7 +4,8 @@ The part of `smoothness` that looks, with noise behind the norms if a run has it
 strength travels with the running statistics, as 'noise'.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -115,14 +116,25 @@ def relu_moments(
     return [(x.mean(0), x.std(0)) for x in inputs_of]
 
 
+def depths(names: Iterable[str]) -> dict[str, int]:
+    """Returns which layer each part of a net belongs to; the head is the last.
+
+    Example:
+        >>> depths(["dense9", "bn9", "dense10", "bn10", "head"])
+        {'dense9': 9, 'bn9': 9, 'dense10': 10, 'bn10': 10, 'head': 11}
+    """
+    hidden = {n: int(re.split(r"\D+", n)[-1]) for n in names if n != "head"}
+    return {**hidden, "head": 1 + max(hidden.values())}
+
+
 def mean_cosine(value: Callable[[Any], Array], params: Any, slope: Any) -> Array:
     """Returns how alike a layer's gradients are once the layers below have moved.
 
     The mean cosine over all layers but the first, of the gradient with all layers where
     they are and with those below it a step of `RATE` further.
     """
-    top = 1 + max(int(name[5:]) for name in params if name.startswith("dense"))
-    depth = {name: top if name == "head" else int(name[-1]) for name in params}
+    depth = depths(params)
+    top = depth["head"]
 
     def cosine(layer: Array) -> Array:
         moved = {
