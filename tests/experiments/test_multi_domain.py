@@ -9,6 +9,7 @@ from jaxbn.experiments import figure_png, run_experiment
 from jaxbn.experiments.claims._domains import InDomains, of_population, together
 from jaxbn.experiments.claims._multi_domain import PAPER, POPULATIONS, verdicts
 from jaxbn.models import create_model
+from jaxbn.training import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,12 @@ def test_every_population_is_tested(result):
 def test_the_figure_is_light(result):
     picture = figure_png(result)
     assert picture.startswith(b"\x89PNG") and len(picture) < 100_000
+
+
+def test_a_data_set_of_ones_own_is_refused_where_there_are_two():
+    said = "dataset is 'usps', expected none.* leave it out, or ask for size smoke"
+    with pytest.raises(ConfigError, match=said):
+        run_experiment("multi_domain", dataset="usps")
 
 
 def test_populations_are_of_each_or_of_all():
@@ -86,6 +93,9 @@ def test_verdicts_follow_their_criteria():
     flat = dict.fromkeys(good, small + 15)
     held = [v.held for v in verdicts({"levels": flat, "negatives": flat})]
     assert held == [False, False, False, False, False, True, False]
+    own = {**good, **bad, "specific, specific, specific": small + 16.5}
+    held = [v.held for v in verdicts({"levels": own, "negatives": own})]
+    assert held == [True] * 5 + [False, True]
 
 
 OWN = ("shared", "specific")

@@ -63,6 +63,7 @@ from jaxbn.experiments.claims._domains import (
     together,
     train,
 )
+from jaxbn.training import ConfigError
 
 SOURCE = "Wu and Johnson 2021, section 5.2, table 5"
 LEVELS = ((0.25, 0.5, 1.0, 2.0, 4.0), (-3.0, -1.5, 0.0, 1.5, 3.0))
@@ -99,6 +100,12 @@ AFFINES: dict[str, Literal["shared", "per_domain"]] = {
 def run(settings: Settings) -> Result:
     """Runs the experiment; see the top of the file."""
     size = SIZES[settings.size]
+    if settings.dataset is not None and size.everything:
+        raise ConfigError(
+            f"dataset is {settings.dataset!r}, expected none: multi_domain learns "
+            "Fashion-MNIST in part (a) and MNIST in (b); leave it out, or ask for size "
+            "smoke, which is part (a) alone"
+        )
     seeds = np.arange(settings.seeds)
     limits = {"train": size.train, "test": size.test, "pool": size.pool}
     images = load_images(settings, "fashion_mnist", **limits)
