@@ -90,7 +90,7 @@ def run(settings: Settings) -> Result:
         "longer, ghost": measure(task, ghosts((GHOST,)), **longer),
     }
     columns = ("test error % at NBS", *map(str, sizes))
-    rows = rows_of({"batch 1,024": curve})
+    rows = rows_of({f"batch {LARGE:,}": curve})
     rest = [""] * len(sizes)
     for name, label, size in OTHERS:
         place = sizes.index(size) if size in sizes else 0
@@ -108,9 +108,9 @@ def run(settings: Settings) -> Result:
 
 
 OTHERS = (
-    ("small", "batch 256, whole", SMALL),
-    ("longer", "batch 1,024, as many steps, whole", LARGE),
-    ("longer, ghost", "batch 1,024, as many steps, ghosts of 32", GHOST),
+    ("small", f"batch {SMALL:,}, whole", SMALL),
+    ("longer", f"batch {LARGE:,}, as many steps, whole", LARGE),
+    ("longer, ghost", f"batch {LARGE:,}, as many steps, ghosts of {GHOST}", GHOST),
 )
 """The arms of one NBS: their names, in words, and the NBS."""
 
@@ -152,7 +152,8 @@ def verdicts(found: dict[str, Any]) -> list[Verdict]:
 
 def draw(found: dict[str, Any], figure: Any) -> None:
     """Draws the test errors against the ghost batches, and the other arms as points."""
-    draw_arms({"batch 1,024, equal epochs": found["large"]}, found["sizes"], figure)
+    arms = {f"batch {LARGE:,}, equal epochs": found["large"]}
+    draw_arms(arms, found["sizes"], figure)
     figure.legends[0].remove()
     for key, axes in zip(PANELS, figure.axes, strict=True):
         for i, (name, label, size) in enumerate(OTHERS, 1):
