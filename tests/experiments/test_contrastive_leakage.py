@@ -98,3 +98,7 @@ def test_verdicts_follow_their_criteria():
     found["contrastive"]["shuffled keys"]["keys shuffled"] = np.arange(5) / 1000 + 16
     found["pairs"]["16"] = {"mini-batch": np.full(5, 1.05), "population": np.ones(5)}
     assert [v.held for v in verdicts(found)] == [True, True, False, True, False]
+    found = made_up(0.5, 0.7)
+    found["contrastive"]["groups"]["probe"] = np.arange(5) / 1000 + 83
+    found["pairs"]["2"]["population"] = np.arange(5) / 1000 + 0.9
+    assert [v.held for v in verdicts(found)] == [True, True, False, False, True]

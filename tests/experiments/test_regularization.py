@@ -52,3 +52,5 @@ def test_verdicts_follow_their_criteria():
     reverse["32"] = ghost(2.0, 15.0)
     found = {"ghosts": reverse, "arms": arms(norm=16.0, plain=15.0)}
     assert [v.held for v in verdicts(found)] == [False] * 5 + [True]
+    found["arms"]["batch norm, L2"]["test"] = np.full(3, 15.0)
+    assert not verdicts(found)[5].held
