@@ -3,8 +3,16 @@
 import numpy as np
 import pytest
 
-from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments.claims._adaptive_inference import INFERENCE, verdicts
+from jaxbn.data import Split
+from jaxbn.experiments import Settings, figure_png, run_experiment
+from jaxbn.experiments.claims._adaptive_inference import (
+    INFERENCE,
+    SIZES,
+    prepare_whole,
+    verdicts,
+)
+from jaxbn.experiments.claims._sweep import whole_batches
+from jaxbn.training import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +33,20 @@ def test_smoke(result):
     assert (gain[:, 0] > gain[:, -1]).all()
     png = figure_png(result)
     assert png.startswith(b"\x89PNG") and len(png) < 100_000
+
+
+def test_no_test_image_is_left_over_from_batches(monkeypatch):
+    monkeypatch.setitem(SIZES, "smoke", SIZES["smoke"]._replace(test=None))
+    task = prepare_whole(Settings("", size="smoke"), (8, 128))
+    assert len(task.images.test.inputs) == len(task.images.test.labels) == 256
+
+
+def test_a_set_without_a_whole_batch_is_refused():
+    split = Split(np.zeros((10, 1)), np.arange(10))
+    np.testing.assert_array_equal(whole_batches(split, 4).labels, np.arange(8))
+    said = "there are 10 examples to test on, expected at least 16.* a larger data set"
+    with pytest.raises(ConfigError, match=said):
+        whole_batches(split, 16)
 
 
 def test_verdicts_follow_their_criteria():

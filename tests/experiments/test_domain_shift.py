@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from jaxbn.data import CORRUPTIONS
+from jaxbn.data import CORRUPTIONS, Split
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments.claims._domain_shift import SOURCES, verdicts
+from jaxbn.experiments.claims._domain_shift import SIZES, SOURCES, verdicts
+from jaxbn.experiments.claims._shifted import held_out
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +57,18 @@ def test_verdicts_follow_their_criteria():
     assert all(v.held for v in verdicts(made_up(60, 40, 90)))
     held = [v.held for v in verdicts(made_up(0.5, -1, 10))]
     assert held == [False, False, False, True, True, True, False, False]
+    found = made_up(60, 40, 90)
+    found["clean"]["target"] = found["clean"]["source"] + 0.4
+    found["mixing"]["contrast"]["0"] = found["mixing"]["contrast"]["16"] - 9
+    for gap in (0.4, 4.6):  # Too little for n = 8, too much for n = 128.
+        found["mixing"]["noise"]["0"] = found["mixing"]["noise"]["16"] + gap
+        held = [v.held for v in verdicts(found)]
+        assert held == [True, True, True, False, False, False, True, True]
+
+
+def test_no_test_image_is_left_over_from_batches():
+    split = Split(np.arange(500.0).reshape(500, 1), np.arange(500))
+    rest = held_out(split, SIZES["smoke"])
+    np.testing.assert_array_equal(rest.labels, np.arange(128, 128 + 352))
+    rest = held_out(split, SIZES["smoke"]._replace(batches=(8, 128)))
+    np.testing.assert_array_equal(rest.inputs[:, 0], np.arange(128, 128 + 256))

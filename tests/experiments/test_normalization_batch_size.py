@@ -58,6 +58,9 @@ def test_groups_share_a_style():
 def test_refusals():
     with pytest.raises(ConfigError, match="expected 'pmap' or 'shard_map'"):
         run_experiment(NAME, size="smoke", num_devices=4, parallel="jit")
+    said = "num_devices is 8, so that each has 8 .* a multiple of 16.* use 4 devices"
+    with pytest.raises(ConfigError, match=said):
+        run_experiment(NAME, size="smoke", num_devices=8)
 
 
 def test_verdicts_follow_their_criteria():

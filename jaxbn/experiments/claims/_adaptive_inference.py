@@ -40,6 +40,7 @@ the batch alone the worst (24.2 %), the mixture in between (17.8 %).
 """
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,7 @@ from jaxbn.experiments.claims._sweep import (
     precise_stats,
     prepare,
     train,
+    whole_batches,
 )
 
 SOURCE = "Schneider et al. 2020; Nado et al. 2020"
@@ -92,8 +94,8 @@ INFERENCE = {
 
 def run(settings: Settings) -> Result:
     """Runs the experiment; see the top of the file."""
-    task = prepare(settings, SIZES[settings.size])
     batches = BATCHES if settings.size != "smoke" else (8, 32, 128)
+    task = prepare_whole(settings, batches)
     test = task.images.test
     splits = {"noisy": noisy(task, test), "clean": test}
     found: dict[str, Any] = {"batches": batches, "sizes": task.size.sizes}
@@ -129,6 +131,13 @@ def run(settings: Settings) -> Result:
         found,
         figsize=(10, 4.8),
     )
+
+
+def prepare_whole(settings: Settings, batches: tuple[int, ...]) -> Task:
+    """Returns the task, its test examples a multiple of all `batches`."""
+    task = prepare(settings, SIZES[settings.size])
+    test = whole_batches(task.images.test, math.lcm(*batches))
+    return task._replace(images=task.images._replace(test=test))
 
 
 def pad(cells: Any, count: int) -> list[Any]:

@@ -52,7 +52,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxbn.data import CORRUPTIONS, Split
+from jaxbn.data import CORRUPTIONS
 from jaxbn.experiments._draw import band, bars, legend_below
 from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._images import load_images
@@ -93,7 +93,7 @@ def run(settings: Settings) -> Result:
         found["usps"] = evaluate.by_source(usps_like(settings, size, images))
     dim = evaluate.corrupted(clean, "contrast", 5)
     wrong = evaluate.statistics(dim.inputs[: size.target])
-    rest = Split(*(column[size.target :] for column in clean))
+    rest = evaluate.rest(clean)
     found["clean"]["of contrast"] = evaluate.error(evaluate.plain, wrong, rest)
     found["mixing"] = {
         kind: evaluate.mixing(evaluate.corrupted(clean, kind, strength))

@@ -64,7 +64,11 @@ from jaxbn.experiments._draw import band, bars, legend_below
 from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._runs import axis_of, devices_of
 from jaxbn.experiments._verdicts import Verdict, always, greater, jointly, less
-from jaxbn.experiments.claims._styled_groups import head_verdicts, run_heads
+from jaxbn.experiments.claims._styled_groups import (
+    check_groups,
+    head_verdicts,
+    run_heads,
+)
 from jaxbn.experiments.claims._sweep import (
     Size,
     minibatch_errors,
@@ -100,6 +104,7 @@ def run(settings: Settings) -> Result:
     """Runs the experiment; see the top of the file."""
     size = SIZES[settings.size]
     parallel = devices_of(settings, size.batch)  # Before anything starts JAX.
+    check_groups(size.batch, settings.num_devices)
     task = prepare(settings, size)
     sample = training_sample(task)
     measured: dict[str, list[np.ndarray]] = {name: [] for name in CURVES}

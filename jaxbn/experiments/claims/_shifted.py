@@ -4,6 +4,7 @@ What normalizes is from the training images, from some of the others, from the b
 hand, or mixed.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from jaxbn.experiments._images import Images
 from jaxbn.experiments._measure import errors, precise
 from jaxbn.experiments._runs import classification, fit, sgd, start
 from jaxbn.experiments._samplers import at_random
+from jaxbn.experiments.claims._sweep import whole_batches
 from jaxbn.models import create_model
 
 SOURCES = ("source", "target", "mini-batch", "mixed")
@@ -30,7 +32,7 @@ class Size(NamedTuple):
     Attributes:
         train: training examples; None for all.
         target: test examples that target statistics are measured on.
-        test: others that are tested on, a multiple of all batches.
+        test: others that are tested on, at most.
         epochs: passes over the training examples.
         batches: n, of test images that come together.
         priors: N, in examples.
@@ -96,10 +98,14 @@ class Evaluation:
         changed = corrupt(pixels, kind, strength, seed=strength)
         return Split((changed - mean) / std, split.labels)
 
+    def rest(self, split: Split) -> Split:
+        """Returns what is tested on, a multiple of all batches."""
+        return held_out(split, self.size)
+
     def by_source(self, split: Split) -> dict[str, np.ndarray]:
         """Returns the errors by where statistics are from, [S] each."""
         target = self.statistics(split.inputs[: self.size.target])
-        rest = Split(*(column[self.size.target :] for column in split))
+        rest = self.rest(split)
         found = (
             self.error(self.plain, self.source, rest),
             self.error(self.plain, target, rest),
@@ -110,7 +116,7 @@ class Evaluation:
 
     def mixing(self, split: Split) -> dict[str, np.ndarray]:
         """Returns the errors [S, n] for each prior N."""
-        rest = Split(*(column[self.size.target :] for column in split))
+        rest = self.rest(split)
 
         def of(prior: int, batch: int) -> np.ndarray:
             return self.error(self.mixtures[prior], self.source, rest, batch=batch)
@@ -119,6 +125,12 @@ class Evaluation:
             str(prior): np.stack([of(prior, n) for n in self.size.batches], 1)
             for prior in self.size.priors
         }
+
+
+def held_out(split: Split, size: Size) -> Split:
+    """Returns what target statistics are not measured on, a multiple of all batches."""
+    rest = Split(*(column[size.target :] for column in split))
+    return whole_batches(rest, math.lcm(TOGETHER, *size.batches))
 
 
 def usps_like(settings: Settings, size: Size, images: Images) -> Split:
@@ -135,6 +147,4 @@ def usps_like(settings: Settings, size: Size, images: Images) -> Split:
     resized = jax.image.resize(pixels, (len(pixels), box, box, 1), "linear")
     framed = np.pad(resized, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
     inputs = (framed - images.mean) / images.std
-    labels = np.asarray(usps.labels[:])
-    whole = (len(labels) - size.target) // 128 * 128 + size.target
-    return Split(inputs[:whole], labels[:whole])
+    return Split(inputs, np.asarray(usps.labels[:]))

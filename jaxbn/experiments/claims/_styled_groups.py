@@ -29,13 +29,30 @@ from jaxbn.experiments.claims._sweep import (
     minibatch_errors,
     plain_stats,
     train,
+    whole_batches,
 )
+from jaxbn.training import ConfigError
 from jaxbn.training._parallel import Parallel
 
 GROUP = 16
 """Examples that share a style."""
 ARMS = ("group", "2 groups", "shuffled", "all", "no norm")
 """What is normalized together."""
+
+
+def check_groups(batch: int, devices: int | None) -> None:
+    """Refuses devices that would have to share a group.
+
+    Raises:
+        ConfigError: (a ValueError) that says how many may be.
+    """
+    here = batch // (devices or 1)
+    if here % GROUP:
+        raise ConfigError(
+            f"num_devices is {devices}, so that each has {here} examples of a batch of "
+            f"{batch}, expected a multiple of {GROUP}, a group that shares a style; "
+            f"use {batch // GROUP} devices or fewer, or a larger size"
+        )
 
 
 def dress(key: Array, x: Array, *, axis_name: str | None = None) -> Array:
@@ -58,7 +75,7 @@ def dress(key: Array, x: Array, *, axis_name: str | None = None) -> Array:
 
 def dressed(split: Split, seed: int, batch: int) -> Split:
     """Returns a split in fixed styles, cut to whole batches."""
-    inputs, labels = (column[: len(column) // batch * batch] for column in split)
+    inputs, labels = whole_batches(split, batch)
     return Split(np.asarray(dress(jax.random.key(seed), jnp.asarray(inputs))), labels)
 
 

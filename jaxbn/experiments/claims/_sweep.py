@@ -22,6 +22,7 @@ from jaxbn.experiments._measure import errors, precise, shuffled_split
 from jaxbn.experiments._runs import Loss, Runs, classification, fit, sgd, start
 from jaxbn.experiments._samplers import at_random
 from jaxbn.models import create_model
+from jaxbn.training import ConfigError
 from jaxbn.training._parallel import Parallel
 
 PLAIN = batch_norm()
@@ -171,9 +172,26 @@ def minibatch_errors(
     """
     split = task.images.test if split is None else split
     batch = task.size.batch
-    whole = Split(*(column[: len(column) // batch * batch] for column in split))
-    stats = plain_stats(runs.batch_stats)
+    whole, stats = whole_batches(split, batch), plain_stats(runs.batch_stats)
     return errors(model, runs.params, stats, whole, train=True, batch=batch)
+
+
+def whole_batches(split: Split, batch: int) -> Split:
+    """Returns a split without what is left over from whole batches.
+
+    For norms that take the examples at hand as they come: evaluation pads the last
+    batch with others.
+
+    Raises:
+        ConfigError: (a ValueError) if not one batch is whole.
+    """
+    examples = len(split.labels)
+    if examples < batch:
+        raise ConfigError(
+            f"there are {examples} examples to test on, expected at least {batch}, "
+            "which are normalized together; choose a larger data set"
+        )
+    return Split(*(column[: examples // batch * batch] for column in split))
 
 
 def training_sample(task: Task) -> Split:
