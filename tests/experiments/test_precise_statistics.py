@@ -14,12 +14,7 @@ from jaxbn.experiments.claims._precise_measures import (
     debiased,
     with_averages,
 )
-from jaxbn.experiments.claims._precise_statistics import (
-    EARLY,
-    SIZES,
-    TRAINED,
-    verdicts,
-)
+from jaxbn.experiments.claims._precise_statistics import SIZES, verdicts
 from jaxbn.experiments.claims._precise_views import STYLES
 from jaxbn.models import create_model
 
@@ -36,7 +31,9 @@ def test_every_kind_is_measured_and_large_batches_lag(result):
         assert arm["errors"]["precise"].shape == (2, size.epochs)
     large = found["epochs"]["512"]["errors"]
     assert large["EMA 0.99"][:, 0].mean() > large["precise"][:, 0].mean() + 3
-    samples = found["samples"][TRAINED]
+    trained, early = "batch of 64, trained", "batch of 512, one epoch"
+    assert list(found["samples"]) == [trained, early]
+    samples = found["samples"][trained]
     assert samples.shape == (2, size.draws, len(size.counts))
     assert samples[..., 0].mean() > samples[..., -1].mean()
     assert found["passes"]["32"]["total"].shape == (2, len(size.passes))
@@ -92,7 +89,7 @@ def found_with(gap, spread):
             "128": {"errors": same, "outside": outside},
             "2048": {"errors": errors, "outside": outside},
         },
-        "samples": {TRAINED: samples, EARLY: 14 + 0.1 * (samples - 14)},
+        "samples": {"trained": samples, "early": 14 + 0.1 * (samples - 14)},
         "passes": {"32": arm, "4": arm},
         "counts": (10, 100, 1_000, 10_000),
         "sizes": (2, 100, 5_000),
@@ -104,3 +101,15 @@ def test_verdicts_follow_their_criteria():
     # Without a lag 0.9 still agrees at the end, and early samples still suffice.
     held = [v.held for v in verdicts(found_with(0.0, 0.0))]
     assert held == [False, False, True, False, False, False, True, False, False, False]
+
+
+def test_every_seed_has_to_meet_its_criterion():
+    found = found_with(6.0, 1.0)
+    large = found["epochs"]["2048"]["errors"]
+    large["EMA 0.9"][1, -1] += 0.4
+    # One of the three epochs of the first rate, in one seed: 89 % of all, 67 % of it.
+    large["debiased 0.9"][2, 1] = 13.9
+    found["samples"]["trained"][0, :, -1] = 13.4, 14.6
+    found["samples"]["early"][0, :, -1] += 0.5
+    held = [v.held for v in verdicts(found)]
+    assert held == [True, True, False, False, True, False, False, True, True, True]

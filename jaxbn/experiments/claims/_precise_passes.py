@@ -16,7 +16,7 @@ from jaxbn.experiments._measure import errors, precise
 from jaxbn.experiments._runs import classification, fit, sgd, start
 from jaxbn.experiments._samplers import at_random
 from jaxbn.experiments._verdicts import Verdict, always, greater, jointly
-from jaxbn.experiments.claims._precise_measures import cumulative
+from jaxbn.experiments.claims._precise_measures import cumulative, said
 from jaxbn.models import create_model
 
 DECAY = 5e-4
@@ -101,8 +101,3 @@ def on_passes(found: dict[str, Any]) -> list[Verdict]:
         ),
         greater("so it is at passes of one class each", by_class[:, 1], by_class[:, 0]),
     ]
-
-
-def said(values: np.ndarray) -> str:
-    """Returns the range of values in words."""
-    return f"{values.min():.1f} to {values.max():.1f}"

@@ -19,7 +19,7 @@ Claims (Wu and Johnson 2021, section 3).
 3. At the end, momentum 0.9, they differ by 0.3 points at most, with both.
 4. The initial value is not all of it: with batches of 2,048 the debiased average is a
    point or more worse after the first epoch, and worse in 80 % of the epochs of the
-   first rate.
+   first rate, in every seed.
 5. Momentum 0.99 lags longer: with batches of 2,048 it ends 2 points or more above.
 6. 1,000 images are enough: 10 cost 5 points or more over 1,000, 10,000 change 0.3
    points at most, the deviation over draws falls with every step (table 1);
@@ -51,11 +51,13 @@ test error in percent after the first and the last epoch:
     ghosts of 32    14.3 +- 0.2  13.5 +- 0.1  13.4 +- 0.1  13.3 +- 0.1
     ghosts of 4     18.1 +- 0.4  17.0 +- 0.3  17.0 +- 0.2  17.0 +- 0.2
 
-All held but 5, which was not reproduced: in four seeds of five momentum 0.99 ends 2
-points or more above, 2.0 to 6.4; and that is what 81 steps leave of the initial values,
-for debiased it is 0.1 above. In 1 the share falls from 90 to 4 %; in 9 the mean of
-variances costs 0.7 +- 0.3 points (the interval), in 10, which no pilot had set, 0.19 +-
-0.17.
+All held but 4 and 5. 4 was not reproduced: in one seed of five the debiased average is
+worse in two of the three epochs of the first rate (it had held when the share was taken
+over all seeds, 93 %). 5 was not reproduced: in four seeds of five momentum 0.99 ends
+3.68 to 6.44 points above, in the fifth 1.98; and that is what 81 steps leave of the
+initial values, for debiased it is 0.1 above. In 1 the share falls from 90 to 4 %; in 9
+the mean of variances costs 0.7 +- 0.3 points (the interval), in 10, which no pilot had
+set, 0.19 +- 0.17.
 """
 
 import functools
@@ -75,15 +77,12 @@ from jaxbn.experiments.claims._precise_measures import (
     averaging,
     errors_by_samples,
     errors_of_all,
+    on_samples,
+    said,
     share_outside,
     with_averages,
 )
-from jaxbn.experiments.claims._precise_passes import (
-    DECAY,
-    measure_passes,
-    on_passes,
-    said,
-)
+from jaxbn.experiments.claims._precise_passes import DECAY, measure_passes, on_passes
 from jaxbn.experiments.claims._precise_views import draw, table_of
 from jaxbn.models import create_model
 
@@ -91,7 +90,6 @@ SOURCE = "Wu and Johnson 2021, section 3, figures 2 to 4, tables 1 and 2"
 GHOSTS = (32, 4)
 OUTSIDE = 30
 """Batches whose means an average is held against."""
-TRAINED, EARLY = "batch of 128, trained", "batch of 2,048, one epoch"
 
 
 class Size(NamedTuple):
@@ -157,7 +155,11 @@ def run(settings: Settings) -> Result:
     (small, large) = (
         train_with(model, size, images, seeds, *how) for how in size.batches
     )
-    sampled = {TRAINED: small["last"], EARLY: large["first"]}
+    batches = [f"batch of {batch:,}" for batch, _ in size.batches]
+    sampled = {
+        f"{batches[0]}, trained": small["last"],
+        f"{batches[1]}, one epoch": large["first"],
+    }
     found = {
         "epochs": {
             str(batch): {"errors": arm["errors"], "outside": arm["outside"]}
@@ -243,7 +245,7 @@ def verdicts(found: dict[str, Any]) -> list[Verdict]:
     outside = np.asarray(large["outside"]["0.9"])
     last = (b["EMA 0.99"] - b["precise"])[:, -1]
     ends = [np.abs(gap[:, -1]).max() for gap in gaps]
-    worse = (bare[:, :third] > 0).mean()
+    worse = (bare[:, :third] > 0).mean(1)
     return [
         greater(
             "more averages lie outside the batch means early than late",
@@ -267,34 +269,13 @@ def verdicts(found: dict[str, Any]) -> list[Verdict]:
             "debiased it is 1 point above after an epoch, and above in 80 % of the "
             "epochs of the first rate",
             (bare[:, 0] >= 1) & (worse >= 0.8),
-            f"{said(bare[:, 0])} points, above in {100 * worse:.0f} %",
+            f"{said(bare[:, 0])} points, above in {100 * worse.min():.0f} % or more",
         ),
         always(
             "momentum 0.99 ends 2 points above with large batches",
             last >= 2,
             f"{said(last)} points",
         ),
-        *(on_samples(name, errors) for name, errors in found["samples"].items()),
+        *on_samples(found),
         *on_passes(found),
     ]
-
-
-def on_samples(name: str, errors: Any) -> Verdict:
-    """Returns the verdict on how many images are enough; errors [S, draws, counts]."""
-    means, spreads = np.asarray(errors).mean(1), np.asarray(errors).std(1, ddof=1)
-    falls = bool((np.diff(spreads.mean(0)) < 0).all())
-    few, change = means[:, 0] - means[:, -2], np.abs(means[:, -2] - means[:, -1])
-    if name == EARLY:
-        claim = "far from convergence 1,000 images are within 0.3 points of 10,000"
-        source = "39.44 and 39.42 %"
-        return always(
-            claim, change <= 0.3, f"at most {change.max():.2f}", source=source
-        )
-    return always(
-        "10 images cost 5 points over 1,000, which are within 0.3 of 10,000, and the "
-        "deviation over draws falls",
-        (few >= 5) & (change <= 0.3) & falls,
-        f"{said(few)} points; at most {change.max():.2f}; deviations "
-        + ", ".join(f"{spread:.2f}" for spread in spreads.mean(0)),
-        source="28.1, 24.0, 23.57, 23.54 %",
-    )
