@@ -172,6 +172,17 @@ def fit(
     return jax.tree.map(jnp.asarray, bring(runs)), np.concatenate(losses, 0).T
 
 
+def last_epoch(losses: np.ndarray, examples: int, batch_size: int) -> np.ndarray:
+    """Returns the mean loss of the last epoch, [R].
+
+    Args:
+        losses: of every step, [R, steps].
+        examples: of an epoch.
+        batch_size: of which there are only whole ones.
+    """
+    return losses[:, -(examples // batch_size) :].mean(1)
+
+
 def _make_epoch(
     loss: Loss, optimizer: optax.GradientTransformation, parallel: Parallel | None
 ) -> Callable[..., tuple[Runs, Array]]:

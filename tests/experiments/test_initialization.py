@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments.claims._initialization import FACTORS, NORMS, scaled, verdicts
+from jaxbn.experiments.claims._deep_net import scaled
+from jaxbn.experiments.claims._initialization import FACTORS, NORMS, verdicts
 
 
 @pytest.fixture(scope="module")

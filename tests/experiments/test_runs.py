@@ -15,6 +15,7 @@ from jaxbn.experiments._runs import (
     classification,
     devices_of,
     fit,
+    last_epoch,
     sgd,
     start,
 )
@@ -49,6 +50,11 @@ def test_runs_together_are_runs_alone(data):
     np.testing.assert_allclose(losses[1], own[0], rtol=1e-5)
     for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(a[1], b[0], rtol=1e-4, atol=1e-6)
+
+
+def test_the_last_epoch_is_of_whole_batches():
+    losses = np.array([[9.0, 9.0, 1.0, 3.0], [9.0, 9.0, 0.0, 2.0]])
+    np.testing.assert_array_equal(last_epoch(losses, 33, BATCH), [2, 1])
 
 
 def test_a_step_is_what_optax_would_take(data):

@@ -1,4 +1,7 @@
-"""Deep nets whose activations saturate, and looking at them; see `_saturation`."""
+"""Deep nets: their initial weights scaled, their saturated units looked at.
+
+See `_initialization` and `_saturation`.
+"""
 
 import functools
 from collections.abc import Callable
@@ -38,6 +41,20 @@ class DeepNet(nn.Module):
             self.sow("intermediates", f"layer{i}", x)
             x = self.activation(x)
         return nn.Dense(self.num_outputs, name="head")(x)
+
+
+def scaled(params: Any, factors: np.ndarray) -> Any:
+    """Returns parameters of R runs, each run's hidden kernels times its factor."""
+
+    def times(kernel: Any) -> Any:
+        return kernel * factors.astype(kernel.dtype).reshape(-1, 1, 1)
+
+    return {
+        layer: {**own, "kernel": times(own["kernel"])}
+        if layer.startswith("dense")
+        else own
+        for layer, own in params.items()
+    }
 
 
 class Seen(NamedTuple):

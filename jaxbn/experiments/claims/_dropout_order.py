@@ -49,7 +49,7 @@ from jaxbn.experiments._draw import bars, legend_below
 from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._images import load_images
 from jaxbn.experiments._measure import errors, precise
-from jaxbn.experiments._runs import fit, sgd, start
+from jaxbn.experiments._runs import fit, last_epoch, sgd, start
 from jaxbn.experiments._samplers import at_random
 from jaxbn.experiments._verdicts import Verdict, always, less
 from jaxbn.experiments.claims._dropout import (
@@ -109,7 +109,7 @@ def run(settings: Settings) -> Result:
     each = {
         "ratios": ratios,
         "predicted": predicted,
-        "loss": losses[:, -len(labels) // size.batch :].mean(1),
+        "loss": last_epoch(losses, len(labels), size.batch),
         "error": errors(model, runs.params, running, images.test),
         "recomputed": errors(model, runs.params, recomputed, images.test),
     }

@@ -56,8 +56,7 @@ from jaxbn.experiments._measure import errors, precise
 from jaxbn.experiments._runs import Runs, classification, fit, sgd, start
 from jaxbn.experiments._samplers import at_random
 from jaxbn.experiments._verdicts import Verdict, always, greater, jointly, less
-from jaxbn.experiments.claims._deep_net import DeepNet, in_parts, look, path
-from jaxbn.experiments.claims._initialization import scaled
+from jaxbn.experiments.claims._deep_net import DeepNet, in_parts, look, path, scaled
 
 SOURCE = "seeds 1 and 4; Ioffe and Szegedy 2015, figure 1"
 NORMS = {"batch norm": batch_norm(momentum=0.9), "none": None}
