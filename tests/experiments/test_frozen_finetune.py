@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxbn.experiments import figure_png, run_experiment
-from jaxbn.experiments.claims._frozen_finetune import CURVES, verdicts
+from jaxbn.experiments.claims._frozen_finetune import CURVES, moved, verdicts
 
 
 @pytest.fixture(scope="module")
@@ -15,11 +15,18 @@ def result():
 def test_smoke(result):
     found = result.numbers
     assert all(found[name].shape == (2, 3) for name in CURVES)
-    assert found["moved"] == 0
+    np.testing.assert_array_equal(found["moved"], [0, 0])
     assert (found["frozen"] != found["unfinished"]).any()
     assert (found["frozen"][:, -1] < 60).all()
     png = figure_png(result)
     assert png.startswith(b"\x89PNG") and len(png) < 100_000
+
+
+def test_what_moved_is_counted_for_each_seed():
+    before = {"bn1": {"mean": np.zeros((4, 3))}, "bn2": {"mean": np.zeros((4, 2))}}
+    after = {"bn1": {"mean": np.zeros((4, 3))}, "bn2": {"mean": np.zeros((4, 2))}}
+    after["bn2"]["mean"][3] = 0.1, -0.5  # The second size and the second seed.
+    np.testing.assert_array_equal(moved(before, after, 2), [0, 0.5])
 
 
 def test_verdicts_follow_their_criteria():
@@ -31,5 +38,5 @@ def test_verdicts_follow_their_criteria():
         found["frozen"] = regular + np.asarray([change])
         return [verdict.held for verdict in verdicts(found)]
 
-    assert held([-6.0, -1.0, 0.1, 0.3], 0.0) == [True] * 5
-    assert held([-4.0, -0.2, -0.5, -0.1], 1e-7) == [False] * 5
+    assert held([-6.0, -1.0, 0.1, 0.3], np.zeros(5)) == [True] * 5
+    assert held([-4.0, -0.2, -0.5, -0.1], 1e-7 * np.eye(5)[0]) == [False] * 5
