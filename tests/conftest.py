@@ -36,6 +36,33 @@ def pytest_configure(config):
     os.environ.update(PROGRAMS, JAX_COMPILATION_CACHE_DIR=folder.name)
 
 
+FIRST = ("test_processes.py", "test_train_script.py", "test_notebooks.py")
+"""Files that take minutes, so that no worker is left with one at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    """Begins with the longest files."""
+    items.sort(key=lambda item: item.path.name not in FIRST)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Gives a worker whole files, and of the laws whole rows of the catalog.
+
+    What their tests share (a run, a compiled norm) is then made by one worker.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Sharing(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path = nodeid.partition("::")[0]
+            row = nodeid.rpartition("-")[2] if path.endswith("test_laws.py") else ""
+            return path + row
+
+    config.option.loadscopereorder = False
+    return Sharing(config, log)
+
+
 # Before the first operation: both are refused once the backend has started.
 jax.config.update("jax_num_cpu_devices", 8)
 if not jax.config.jax_platforms:
