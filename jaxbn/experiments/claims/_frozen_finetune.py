@@ -46,6 +46,7 @@ from jaxbn.experiments._runs import Runs, classification, fit, sgd
 from jaxbn.experiments._samplers import at_random
 from jaxbn.experiments._verdicts import Verdict, always, greater, jointly, less
 from jaxbn.experiments.claims._sweep import (
+    FULL,
     Size,
     Task,
     population_errors,
@@ -58,16 +59,7 @@ SOURCE = "Wu and Johnson 2021, section 4.3"
 SIZES = {
     "smoke": Size(512, 300, 5, (2, 4, 64), options=(("hidden", (32,)),)),
     "small": Size(10_000, 5_000, 20, (2, 4, 8, 16, 32, 64, 128, 256)),
-    "full": Size(
-        None,
-        None,
-        30,
-        (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
-        model="resnet20",
-        options=(),
-        pool=1,
-        batch=1024,
-    ),
+    "full": FULL,
 }
 FROZEN = frozen_norm()
 CURVES = {

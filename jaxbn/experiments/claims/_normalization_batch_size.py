@@ -70,6 +70,7 @@ from jaxbn.experiments.claims._styled_groups import (
     run_heads,
 )
 from jaxbn.experiments.claims._sweep import (
+    FULL,
     Size,
     minibatch_errors,
     population_errors,
@@ -82,16 +83,7 @@ SOURCE = "Wu and Johnson 2021, sections 4.1 and 4.2"
 SIZES = {
     "smoke": Size(512, 256, 3, (2, 4, 32), options=(("hidden", (32,)),), batch=64),
     "small": Size(10_000, 4_864, 15, (2, 4, 8, 16, 32, 64, 128, 256)),
-    "full": Size(
-        None,
-        None,
-        30,
-        (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
-        model="resnet20",
-        options=(),
-        pool=1,
-        batch=1024,
-    ),
+    "full": FULL,
 }
 CURVES = {
     "train_mb": "training, mini-batch statistics",

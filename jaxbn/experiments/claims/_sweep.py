@@ -57,6 +57,19 @@ class Size(NamedTuple):
     learning_rate: float = 0.1
 
 
+FULL = Size(
+    None,
+    None,
+    30,
+    (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+    model="resnet20",
+    options=(),
+    pool=1,
+    batch=1024,
+)
+"""The sweep of the paper's size, for an accelerator."""
+
+
 class Task(NamedTuple):
     """What is trained.
 
