@@ -1,6 +1,7 @@
 """Training over devices that normalize what they are told: an arm of an experiment.
 
 Batches are dealt out by `deal`, equally or not; the steps of an epoch are one program.
+Not `_runs.fit`: shares are unequal and masked, and devices keep their own statistics.
 """
 
 import functools
@@ -13,7 +14,8 @@ import optax
 from jax import lax
 
 from jaxbn.core import batch_norm
-from jaxbn.data import Dataset, epoch_indices, gather, to_float
+from jaxbn.data import Dataset, Split, epoch_indices, gather, to_float
+from jaxbn.experiments._measure import errors
 from jaxbn.models import create_model
 from jaxbn.population import merge_batch_stats
 from jaxbn.training._parallel import (
@@ -174,17 +176,9 @@ def train_epoch(
     return *state, losses
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _predict(model: Any, params: Any, stats: Any, x: jax.Array) -> jax.Array:
-    logits = model.apply({"params": params, "batch_stats": stats}, x, False)
-    return jnp.argmax(logits, -1)
-
-
 def error(model: Any, params: Any, stats: Any, dataset: Dataset) -> float:
-    """Returns the test error in percent."""
-    wrong, test = 0, dataset.test
-    for i in range(0, len(test.labels), 1000):
-        x = to_float(test.inputs[i : i + 1000], dataset.mean, dataset.std)
-        predicted = np.asarray(_predict(model, params, stats, x))
-        wrong += int((predicted != test.labels[i : i + 1000]).sum())
-    return 100 * wrong / len(test.labels)
+    """Returns the test error of one net in percent."""
+    inputs = np.asarray(to_float(dataset.test.inputs[:], dataset.mean, dataset.std))
+    test = Split(inputs, np.asarray(dataset.test.labels[:]))
+    params, stats = jax.tree.map(lambda a: jnp.asarray(a)[None], (params, stats))
+    return float(errors(model, params, stats, test)[0])
