@@ -50,6 +50,8 @@ def test_begins_with_a_badge_and_ends_with_what_it_claims(path):
 def test_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("JAXBN_SIZE", "smoke")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    # As many as the tests have, whose compiled programs then serve here too.
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "8")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     book = read(path)
     where = {"metadata": {"path": str(COLAB)}}
