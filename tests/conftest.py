@@ -14,9 +14,12 @@ import jax
 import numpy as np
 import pytest
 
-# Programs run once here, so that what LLVM spends on them is most of the time: a third
-# less of it. The pass on the floor versions has its own flags, and runs as users do.
+# Programs run once here, so that what XLA spends on them is most of the time: half of
+# it with less of LLVM, and the emitters of old where there still is a choice. The pass
+# on the floor versions has its own flags, and runs as users do.
 FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+if jax.__version_info__ < (0, 11):
+    FAST += " --xla_cpu_use_fusion_emitters=false"
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}".strip()
 
