@@ -45,11 +45,14 @@ were not reproduced (1.1 +- 0.3 and -1.5 +- 0.9; 0.6 +- 0.9; distinct classes -0
 1.3).
 
 With `--num_devices=8` the batch is shared by eight devices of 32 images, a run of 4
-times 8 each: statistics of one device, shuffling and synchronizing across them. The
-same, run so on eight parts of the two cores (346 s): 1, 2 and 4 held (6.2 +- 0.5 and
-5.9 +- 2.1; 5.9 +- 2.4; 0.1 +- 0.3 and 0.1 +- 0.6), 3 was not reproduced for ghost
-batches of distinct classes, which take 3.5 +- 1.7 off: the error of 4 x 8 varies more
-from seed to seed than they do. The other cures take 6.7 to 7.1 off.
+times 8 each: statistics of one device, shuffling and synchronizing across them. With
+five seeds 1, 2 and 4 held so, and 3 but for ghost batches of distinct classes, which
+took 3.5 +- 1.7 points off: the error of 4 x 8 varies from seed to seed. So both were
+run again with `--seeds=10`, and all held on one device (286 s) and on eight parts of
+the two cores (388 s). 1: 6.0 +- 0.4 and 5.5 +- 1.0 on one, 5.9 +- 0.4 and 5.4 +- 1.3 on
+eight; 2: 5.7 +- 0.9 and 5.3 +- 1.1; 3: distinct classes 4.5 +- 1.0 and 3.9 +- 1.0, the
+other cures 7.6 to 8.0 and 7.0 to 7.5, +- 1.1 at most; 4: 0.1 +- 0.2 and 0.3 +- 0.2, 0.0
++- 0.3 and 0.1 +- 0.3.
 """
 
 import functools
