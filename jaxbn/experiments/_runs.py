@@ -135,8 +135,11 @@ def fit(
     rates: ArrayLike | None = None,
     parallel: Parallel | None = None,
     observe: Callable[[int, Runs], Any] | None = None,
-) -> tuple[Runs, np.ndarray]:
+) -> tuple[Runs, Array]:
     """Returns the runs after some epochs, and the loss of every step.
+
+    On one device the call does not wait for them, so that the programs of the next arm
+    are compiled while this one trains: train all arms, then measure them.
 
     Args:
         loss: of one run's batch, or of a device's part of it: a mean over examples.
@@ -166,13 +169,13 @@ def fit(
     for i in epochs:
         batches = np.moveaxis(np.asarray(rows(i), np.int32), 0, -1)
         runs, lost = epoch(runs, data, factors, place(batches))
-        losses.append(np.asarray(bring(lost)))
+        losses.append(bring(lost))
         if observe is not None:
             observe(i, jax.tree.map(jnp.asarray, bring(runs)))
-    return jax.tree.map(jnp.asarray, bring(runs)), np.concatenate(losses, 0).T
+    return jax.tree.map(jnp.asarray, bring(runs)), jnp.concatenate(losses).T
 
 
-def last_epoch(losses: np.ndarray, examples: int, batch_size: int) -> np.ndarray:
+def last_epoch(losses: ArrayLike, examples: int, batch_size: int) -> np.ndarray:
     """Returns the mean loss of the last epoch, [R].
 
     Args:
@@ -180,7 +183,7 @@ def last_epoch(losses: np.ndarray, examples: int, batch_size: int) -> np.ndarray
         examples: of an epoch.
         batch_size: of which there are only whole ones.
     """
-    return losses[:, -(examples // batch_size) :].mean(1)
+    return np.asarray(losses)[:, -(examples // batch_size) :].mean(1)
 
 
 def _make_epoch(

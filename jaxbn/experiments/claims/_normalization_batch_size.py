@@ -100,11 +100,14 @@ def run(settings: Settings) -> Result:
     task = prepare(settings, size)
     sample = training_sample(task)
     measured: dict[str, list[np.ndarray]] = {name: [] for name in CURVES}
-    for many in size.sizes:
-        together = {"normalization_batch_size": many}
-        norm = batch_norm(**together, axis_name=axis_of(parallel))
-        runs = train(task, norm, parallel=parallel)
-        model = task.model(batch_norm(**together))
+    together = [{"normalization_batch_size": many} for many in size.sizes]
+    axis = axis_of(parallel)
+    trained = [
+        train(task, batch_norm(**many, axis_name=axis), parallel=parallel)
+        for many in together
+    ]
+    for many, runs in zip(together, trained, strict=True):
+        model = task.model(batch_norm(**many))
         measured["train_mb"].append(minibatch_errors(task, model, runs, sample))
         measured["test_mb"].append(minibatch_errors(task, model, runs))
         measured["test_pop"].append(population_errors(task, runs))

@@ -47,7 +47,8 @@ def measure(task: Task, norms: Mapping[int, Norm], **how: Any) -> Arm:
         norms: by normalization batch size.
         **how: as for `train`.
     """
-    return stack([evaluate(task, train(task, norm, **how)) for norm in norms.values()])
+    trained = [train(task, norm, **how) for norm in norms.values()]
+    return stack([evaluate(task, runs) for runs in trained])
 
 
 def stack(each: Sequence[Arm]) -> Arm:

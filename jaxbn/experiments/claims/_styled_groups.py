@@ -110,11 +110,15 @@ def run_heads(
     known, test = dressed(images.train, 0, batch), dressed(images.test, 1, batch)
     plain = task.model(PLAIN)
     alone = task.model(batch_norm(normalization_batch_size=GROUP))
+    norms = norms_of(axis)
+    how: dict[str, Any] = {"wrap": in_styles, "parallel": parallel}
+    trained = {  # Without a norm the full rate diverges.
+        name: train(task, norm, rate=1.0 if norm else 0.2, **how)
+        for name, norm in norms.items()
+    }
     found = {}
-    for name, norm in norms_of(axis).items():
-        rate = 1.0 if norm else 0.2  # Without a norm the full rate diverges.
-        runs = train(task, norm, rate=rate, wrap=in_styles, parallel=parallel)
-        if norm is None:
+    for name, runs in trained.items():
+        if norms[name] is None:
             found[name] = {"pop": errors(task.model(None), runs.params, {}, test)}
             continue
         alike = task.model(norms_of(None)[name])
