@@ -173,7 +173,7 @@ def draw(found: dict[str, dict[str, Any]], figure: Any) -> None:
         smooth = losses[: len(losses) // window * window].reshape(-1, window).mean(1)
         style = "--" if "unequal" in name else "-"
         left.plot(np.arange(len(smooth)) * window, smooth, style, label=name)
-    left.set(xlabel="step", ylabel="training loss", yscale="log")
+    left.set(xlabel="step", ylabel="training loss, nats", yscale="log")
     legend_below(figure, left, columns=6)
     places = np.arange(len(found))
     labels = {"pooled": "pooled statistics", "first": "those of the first device"}
