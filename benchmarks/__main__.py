@@ -11,6 +11,7 @@ table to DIR/targets.md, and what can be drawn to DIR/NAME.png.
 import argparse
 import functools
 import importlib
+import inspect
 import json
 import pkgutil
 import platform
@@ -55,6 +56,15 @@ def draw(name: str, figures: Figures, path: Path) -> None:
     write_whole(path, functools.partial(figure.savefig, dpi=100))
 
 
+def flags(name: str, given: argparse.Namespace) -> list[str]:
+    """Returns the flags given that a benchmark knows."""
+    measure = importlib.import_module(f"benchmarks.{name}").measure
+    options = {
+        k: getattr(given, k, None) for k in inspect.signature(measure).parameters
+    }
+    return [part for k, v in options.items() if v for part in (f"--{k}", str(v))]
+
+
 def main() -> None:
     """Lists, or runs what is named and writes the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -63,11 +73,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where figures are written and read")
     parser.add_argument("--repeats", type=int, help="of each measurement in a run")
     parser.add_argument("--data_dir", help="prepared TFDS data, for training")
+    parser.add_argument("--baseline", help="with an earlier build, called jaxbn_old")
+    parser.add_argument("--seconds", type=int, help="that accelerator may take")
     given = parser.parse_args()
     known = names()
     if not given.names and given.out is None:
         for name, line in known.items():
-            print(f"{name:10} {line}")
+            print(f"{name:11} {line}")
         return
     unknown = sorted(set(given.names) - {*known, "all"})
     if unknown:
@@ -82,9 +94,7 @@ def main() -> None:
         for name in chosen:
             command = [sys.executable, "-m", f"benchmarks.{name}"]
             command += ["--json", str(out / f"{name}-{run}.json")]
-            command += ["--repeats", str(given.repeats)] if given.repeats else []
-            if name == "training" and given.data_dir:
-                command += ["--data_dir", given.data_dir]
+            command += flags(name, given)
             print(f"\n## {name}, run {run} of {given.runs}\n", flush=True)
             if subprocess.run(command).returncode:
                 failed.append(f"{name}, run {run}")
@@ -92,7 +102,8 @@ def main() -> None:
     for name, runs in found.items():
         draw(name, runs[-1], out / f"{name}.png")
     targets = _targets.table(found)
-    write_text(out / "targets.md", targets + "\n")
+    if found:
+        write_text(out / "targets.md", targets + "\n")
     print(f"\n## targets, Python {platform.python_version()} on {platform.machine()}\n")
     print(targets)
     if failed:

@@ -18,7 +18,10 @@ Figures = dict[str, Any]
 def run_alone(
     measure: Callable[..., Figures], table: Callable[[Figures], str], doc: str | None
 ) -> None:
-    """Measures as the flags say: `--json FILE`, and one an option of `measure`."""
+    """Measures as the flags say: `--json FILE`, and one an option of `measure`.
+
+    Where there is nothing to measure, with no figures, nothing is written.
+    """
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = inspect.signature(measure).parameters
@@ -28,7 +31,7 @@ def run_alone(
     given = vars(parser.parse_args())
     figures = measure(**{name: given[name] for name in options})
     print(table(figures))
-    if given["json"]:
+    if given["json"] and figures:
         write_json(given["json"], figures)
 
 

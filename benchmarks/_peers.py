@@ -3,9 +3,11 @@
 Those that are not installed are left out; `missing` names them.
 """
 
+import importlib
 import importlib.util
 import math
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxbn import bn_apply, bn_init
+import jaxbn
 
 Norm = Callable[[Any, Any, Any], Any]
 PEERS = ("haiku", "equinox", "keras", "torch")
+BEFORE = "jaxbn, before"
 
 
 def installed(name: str) -> bool:
@@ -30,11 +33,24 @@ def missing() -> list[str]:
     return [name for name in PEERS if not installed(name)]
 
 
-def norms() -> dict[str, Norm]:
+def builds(baseline: str = "") -> dict[str, Any]:
+    """Returns this build of jaxbn and, from a folder with `jaxbn_old`, an earlier one.
+
+    `baseline` is that folder; the package in it is another jaxbn under this name.
+    """
+    found: dict[str, Any] = {"jaxbn": jaxbn}
+    if baseline:
+        if baseline not in sys.path:
+            sys.path.insert(0, baseline)
+        found[BEFORE] = importlib.import_module("jaxbn_old")
+    return found
+
+
+def norms(baseline: str = "") -> dict[str, Norm]:
     """Returns the norms that JAX compiles, by name; the first is the yardstick."""
     found = {
         "bare passes": bare,
-        "jaxbn": ours,
+        **{name: of_build(build) for name, build in builds(baseline).items()},
         "flax": of_flax(fast=True),
         "flax, exact": of_flax(fast=False),
     }
@@ -74,9 +90,15 @@ def _backward(saved, dy):
 bare.defvjp(_forward, _backward)
 
 
-def ours(x, scale, bias, **options):
-    params, state = {"scale": scale, "bias": bias}, bn_init(x.shape[-1])[1]
-    return bn_apply(params, state, x, True, **options)[0]
+def of_build(build: Any) -> Callable[..., Any]:
+    def norm(x, scale, bias, **options):
+        params, state = {"scale": scale, "bias": bias}, build.bn_init(x.shape[-1])[1]
+        return build.bn_apply(params, state, x, True, **options)[0]
+
+    return norm
+
+
+ours = of_build(jaxbn)
 
 
 def of_flax(fast: bool) -> Norm:

@@ -4,8 +4,21 @@ import statistics
 from collections.abc import Callable
 from typing import NamedTuple
 
-from benchmarks import block, layer, precise, scale, variants
+from benchmarks import block, precise, variants
 from benchmarks._alone import Figures, markdown
+from benchmarks._peers import BEFORE
+from benchmarks._ratios import (
+    arrays,
+    bend,
+    beside,
+    by_devices,
+    loop,
+    of_blocks,
+    of_precise,
+    of_resnet,
+    varied,
+)
+from benchmarks.variants import EACH
 
 
 class Target(NamedTuple):
@@ -31,52 +44,9 @@ class Target(NamedTuple):
         return found >= self.limit if self.least else found <= self.limit
 
 
-def beside(mode: str, base: str, name: str = "jaxbn") -> Callable[[Figures], float]:
-    """Returns what finds the ratio of two columns of `layer`, mean over shapes."""
-    return lambda figures: layer.ratio(figures, mode, name, base)
-
-
-def of_blocks(
-    setting: str, column: str, name: str = "jaxbn"
-) -> Callable[[Figures], float]:
-    """Returns what finds the ratio to Flax in a column of `block`."""
-    return lambda f: f[setting][name][column] / f[setting]["flax"][column]
-
-
-def loop(base: str) -> Callable[[Figures], float]:
-    """Returns what finds how much faster the MLP is trained than by `base`."""
-
-    def figure(figures: Figures) -> float:
-        row = figures["images a second"]["mlp"]
-        return row["jaxbn"] / row[base]
-
-    return figure
-
-
-def shrinking(figures: Figures) -> float:
-    """Returns the time of ghost batches of 8 in that of 32."""
-    return variants.ratio(figures, "ghost, 8") / variants.ratio(figures, "ghost, 32")
-
-
-def of_precise(figures: Figures) -> float:
-    """Returns the geometric mean over models."""
-    ratios = [precise.ratio(figures, name) for name in figures]
-    return statistics.geometric_mean(ratios)
-
-
-def bend(row: str, since: int) -> Callable[[Figures], float]:
-    """Returns what finds the slope of a line of `scale` from its size `since` on."""
-    return lambda figures: scale.slope(figures[row], since)
-
-
-def by_devices(figures: Figures) -> float:
-    """Returns the slope of a synchronized layer's time by virtual devices."""
-    timed = figures["timed"].items()
-    return scale.slope({n: row["jaxbn"]["median_ms"] for n, row in timed})
-
-
 BLOCKS, HALF = "blocks float32", "blocks bfloat16"
 LARGE = 2**18
+TWO = EACH.format(2)
 ROWS = (
     Target("layer / bare passes", "layer", 1.10, beside("training", "bare passes")),
     Target("layer / flax", "layer", 0.50, beside("training", "flax")),
@@ -85,6 +55,12 @@ ROWS = (
     Target(
         "layer, bfloat16 / flax", "layer", 0.50, beside("training, bfloat16", "flax")
     ),
+    Target("bf16 layer, arrays accessed", "layer", 10, arrays("accessed")),
+    Target("bf16 layer, arrays stored", "layer", 0, arrays("stored")),
+    Target("bf16 layer / before", "layer", 0.45, beside("training, bfloat16", BEFORE)),
+    Target("bf16 layer / flax", "layer", 0.40, beside("training, bfloat16", "flax")),
+    Target("f32 layer / before", "layer", 1.0, beside("training", BEFORE)),
+    Target("f32 layer / bare passes", "layer", 0.95, beside("training", "bare passes")),
     Target("masked / unmasked", "layer", 1.30, beside("masked", "jaxbn, no mask")),
     Target(
         "evaluation / multiply-add", "layer", 1.05, beside("evaluation", "multiply-add")
@@ -112,9 +88,9 @@ ROWS = (
         1.15,
         of_blocks(BLOCKS, "ms", block.POLICY),
     ),
-    Target(
-        "ResNet-50, compiling / flax", "block", 1.0, of_blocks("resnet50", "compile_s")
-    ),
+    Target("ResNet-50, StableHLO lines / flax", "program", 1.0, of_resnet("lines")),
+    Target("ResNet-50, tracing / flax", "program", 1.0, of_resnet("trace_s")),
+    Target("ResNet-50, compiling / flax", "program", 1.0, of_resnet("compile_s")),
     Target("MLP loop / torch, images/s", "training", 3.0, loop("torch"), least=True),
     Target("MLP loop / flax, images/s", "training", 1.2, loop("flax"), least=True),
     *(
@@ -122,12 +98,40 @@ ROWS = (
             f"ghost batches of {size} / plain",
             "variants",
             1.15,
-            lambda figures, size=size: variants.ratio(figures, f"ghost, {size}"),
+            varied(f"ghost, {size}"),
         )
         for size in variants.GHOSTS
     ),
-    Target("ghost batches of 8 / of 32", "variants", 1.0, shrinking),
+    Target(
+        "ghost batches of 8 / of 32", "variants", 1.0, varied("ghost, 8", "ghost, 32")
+    ),
+    Target(
+        "domains of each example (2) / plain, images",
+        "variants",
+        1.5,
+        varied(TWO, axes=4),
+    ),
+    Target(
+        "domains of each example (2) / plain, rows",
+        "variants",
+        2.0,
+        varied(TWO, axes=2),
+    ),
+    Target("8 domains / 2", "variants", 1.1, varied(EACH.format(8), TWO)),
+    Target("32 domains / 2", "variants", 1.1, varied(EACH.format(32), TWO)),
+    Target("masked / plain", "variants", 1.15, varied("masked")),
+    Target("renorm / plain", "variants", 1.15, varied("renorm")),
+    Target(
+        "group norm / flax", "variants", 0.9, varied("group, 32", "group, 32, flax")
+    ),
+    Target("group norm / plain", "variants", 1.6, varied("group, 32")),
     Target("precise statistics / forward", "precise", 1.15, of_precise),
+    Target(
+        "precise statistics, MLP / forward",
+        "precise",
+        1.15,
+        lambda figures: precise.ratio(figures, "mlp"),
+    ),
     Target("import jaxbn beyond jax, s", "startup", 0.15, lambda f: f["beyond jax"]),
     Target(
         "slope by examples, from 2^18",

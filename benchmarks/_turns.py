@@ -20,16 +20,21 @@ class Timing(NamedTuple):
     least: float
 
 
-def in_turn(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
+def in_turn(
+    runs: dict[str, Callable[[], Any]], repeats: int, calls: int = 1
+) -> dict[str, Timing]:
     """Returns the time of each of `runs`, in rounds, after one that is not counted.
 
-    What the machine does besides then falls on all of them alike.
+    What the machine does besides then falls on all of them alike. Several `calls` in a
+    turn are handed to the device one behind the other, and waited for at the end.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
         for name, run in runs.items():
             began = time.perf_counter()
+            for _ in range(calls - 1):
+                run()
             jax.block_until_ready(run())
             if turn:
-                times[name].append(1e3 * (time.perf_counter() - began))
+                times[name].append(1e3 * (time.perf_counter() - began) / calls)
     return {k: Timing(statistics.median(v), min(v)) for k, v in times.items()}

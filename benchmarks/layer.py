@@ -1,12 +1,14 @@
 """What a layer costs beside its peers and bare passes: training, forward, evaluation.
 
-    python -m benchmarks.layer [--repeats N] [--json FILE]
+    python -m benchmarks.layer [--repeats N] [--baseline DIR] [--json FILE]
 
 Eight independent layers in one program, each with input, slope and results of its own
 in memory that stays allocated between calls (results are donated back): a fresh array
 costs a CPU two to four times what normalizing it does, which says nothing of the layer.
 For torch, which allocates them, the C library keeps what is freed. No one updates
-running statistics. Peers that are not installed are left out.
+running statistics. Peers that are not installed are left out; with an earlier build of
+jaxbn in a folder, as the package `jaxbn_old`, that is timed in turn too. What a program
+of one layer accesses and stores for itself, in arrays of the size of x, XLA says.
 """
 
 import functools
@@ -18,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import _arrays
 from benchmarks import _peers as peers
 from benchmarks._alone import Figures, keep_freed_memory, markdown, run_alone
 from benchmarks._turns import Timing, in_turn
-from jaxbn import bn_apply
 
 SHAPES = (
     (4096, 256),
@@ -32,6 +34,7 @@ SHAPES = (
     (32, 7, 7, 512),
 )
 LAYERS = 8
+WEIGHED = SHAPES[:2]
 Run = Callable[[], Any]
 
 
@@ -68,20 +71,22 @@ def layers(of: Callable[..., Any], norm: peers.Norm, xs: list, slopes: list) -> 
     return again
 
 
-def train(xs: list, slopes: list) -> dict[str, Run]:
+def train(xs: list, slopes: list, baseline: str) -> dict[str, Run]:
     """Returns forward and backward by every library."""
-    runs = {k: layers(backward, v, xs, slopes) for k, v in peers.norms().items()}
+    norms = peers.norms(baseline)
+    runs = {k: layers(backward, v, xs, slopes) for k, v in norms.items()}
     if peers.installed("torch"):
         runs["torch"] = peers.of_torch(xs, slopes)
     return runs
 
 
-def forward_only(xs: list, slopes: list) -> dict[str, Run]:
+def forward_only(xs: list, slopes: list, baseline: str) -> dict[str, Run]:
     """Returns the forward pass in training mode by every library."""
-    return {k: layers(forward, v, xs, slopes) for k, v in peers.norms().items()}
+    norms = peers.norms(baseline)
+    return {k: layers(forward, v, xs, slopes) for k, v in norms.items()}
 
 
-def evaluation(xs: list, slopes: list) -> dict[str, Run]:
+def evaluation(xs: list, slopes: list, baseline: str) -> dict[str, Run]:
     """Returns the forward pass with running statistics."""
     from flax import linen as nn
 
@@ -90,26 +95,29 @@ def evaluation(xs: list, slopes: list) -> dict[str, Run]:
     def multiply_add(x, scale, bias):
         return (x * scale + bias).astype(x.dtype)
 
-    def ours(x, scale, bias):
-        return bn_apply({"scale": scale, "bias": bias}, state, x, False)[0]
+    def of_build(build, x, scale, bias):
+        return build.bn_apply({"scale": scale, "bias": bias}, state, x, False)[0]
 
     def flax(x, scale, bias):
         params = {"scale": scale, "bias": bias}
         layer = nn.BatchNorm(True, dtype=x.dtype)
         return layer.apply({"params": params, "batch_stats": state}, x)
 
-    norms = {"multiply-add": multiply_add, "jaxbn": ours, "flax": flax}
+    builds = peers.builds(baseline).items()
+    ours = {name: functools.partial(of_build, build) for name, build in builds}
+    norms = {"multiply-add": multiply_add, **ours, "flax": flax}
     return {k: layers(forward, v, xs, slopes) for k, v in norms.items()}
 
 
-def masked(xs: list, slopes: list) -> dict[str, Run]:
+def masked(xs: list, slopes: list, baseline: str) -> dict[str, Run]:
     """Returns training with the last eighth of the examples masked, and without."""
     num = xs[0].shape[0]
     mask = jnp.arange(num) < num - num // 8
     mask = mask.reshape(num, *[1] * (xs[0].ndim - 2))
+    ours = {name: peers.of_build(b) for name, b in peers.builds(baseline).items()}
     norms = {
         "jaxbn, no mask": peers.ours,
-        "jaxbn": functools.partial(peers.ours, mask=mask),
+        **{name: functools.partial(norm, mask=mask) for name, norm in ours.items()},
         "flax": functools.partial(peers.of_flax(fast=True), mask=mask[..., None]),
     }
     return {k: layers(backward, v, xs, slopes) for k, v in norms.items()}
@@ -124,8 +132,8 @@ MODES: dict[str, tuple[Callable[..., dict[str, Run]], str]] = {
 }
 
 
-def measure(repeats: int = 5) -> Figures:
-    """Returns milliseconds a layer by mode, shape and library."""
+def measure(repeats: int = 5, baseline: str = "") -> Figures:
+    """Returns milliseconds a layer by mode, shape and library, and what it weighs."""
     keep_freed_memory()
     found: Figures = {}
     for mode, (make, dtype) in MODES.items():
@@ -134,12 +142,22 @@ def measure(repeats: int = 5) -> Figures:
             rng = np.random.default_rng(0)
             x, slope = (jnp.asarray(rng.normal(size=shape), dtype) for _ in range(2))
             xs, slopes = ([a + 0 for _ in range(LAYERS)] for a in (x, slope))
-            times = in_turn(make(xs, slopes), repeats)
-            found[mode]["x".join(map(str, shape))] = {
+            times = in_turn(make(xs, slopes, baseline), repeats)
+            found[mode][_arrays.as_text(shape)] = {
                 name: Timing(t.median / LAYERS, t.least / LAYERS)._asdict()
                 for name, t in times.items()
             }
-    return found
+    norms = peers.norms(baseline).items()
+    runs = {name: functools.partial(backward, norm) for name, norm in norms}
+    return found | {"arrays": _arrays.weights(runs, WEIGHED)}
+
+
+def arrays(figures: Figures, dtype: str, what: str, name: str = "jaxbn") -> float:
+    """Returns how many arrays are accessed or stored, at the worst of the shapes.
+
+    In tenths: what has the size of the channels does not count.
+    """
+    return round(max(row[name][what] for row in figures["arrays"][dtype].values()), 1)
 
 
 def ratio(figures: Figures, mode: str, name: str, base: str) -> float:
@@ -151,9 +169,9 @@ def ratio(figures: Figures, mode: str, name: str, base: str) -> float:
 
 
 def table(figures: Figures) -> str:
-    """Returns a table for each mode, as ratios to its first column."""
+    """Returns a table for each mode, as ratios to its first column, and of arrays."""
     parts = []
-    for mode, rows in figures.items():
+    for mode, rows in ((mode, figures[mode]) for mode in MODES):
         base, *names = next(iter(rows.values()))
         lines = []
         for shape, row in rows.items():
@@ -163,6 +181,7 @@ def table(figures: Figures) -> str:
         means = [f"{ratio(figures, mode, name, base):.2f}" for name in names]
         lines.append(["geometric mean", "1", *means])
         parts.append(markdown([mode, base, *names], lines))
+    parts.append(_arrays.table(figures["arrays"]))
     left_out = [f"{name} is not installed, and left out" for name in peers.missing()]
     return "\n\n".join([*parts, *left_out])
 

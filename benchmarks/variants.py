@@ -3,6 +3,7 @@
     python -m benchmarks.variants [--repeats N] [--json FILE]
 
 As in `benchmarks.layer`: eight layers in one program, results where the last ones were.
+Flax's group norm stands beside ours.
 """
 
 import functools
@@ -29,14 +30,19 @@ from jaxbn import (
 
 SHAPES = ((64, 32, 32, 64), (32, 14, 14, 256), (4096, 256))
 GHOSTS = (32, 16, 8)
+DOMAINS = (2, 8, 32)
+EACH, GROUPS = "domains of each example, {}", 32
 
 
 def variants(num: int) -> dict[str, tuple[Norm, dict[str, Any]]]:
     """Returns norms and what they are told in a call, for `num` examples."""
-    half = {"domain": jnp.arange(num) % 2}
     some = {"mask": jnp.arange(num) < num - num // 8}
     weights = {"mask": some["mask"].astype(jnp.float32)}
     ghosts = {f"ghost, {g}": (ghost_norm(size=g), {}) for g in GHOSTS if g <= num}
+    domains = {
+        EACH.format(d): (domain_norm(d, batch_norm()), {"domain": jnp.arange(num) % d})
+        for d in DOMAINS
+    }
     return {
         "plain": (batch_norm(), {}),
         **ghosts,
@@ -45,11 +51,23 @@ def variants(num: int) -> dict[str, tuple[Norm, dict[str, Any]]]:
         "renorm": (batch_renorm(), {}),
         "adaptive": (adaptive_norm(prior_count=16), {}),
         "domain, one": (domain_norm(2, batch_norm()), {"domain": 1}),
-        "domain, of each example": (domain_norm(2, batch_norm()), half),
+        **domains,
         "split": (split_norm(batch_norm()), {}),
         "frozen": (frozen_norm(), {}),
-        "group, 32": (group_norm(num_groups=32), {}),
+        "group, 32": (group_norm(num_groups=GROUPS), {}),
+        "group, 32, flax": (flax_group_norm(), {}),
     }
+
+
+def flax_group_norm() -> Norm:
+    """Returns Flax's group norm as a pair."""
+    from flax import linen as nn
+
+    def apply(params, state, x, train, **unused):
+        layer = nn.GroupNorm(GROUPS, epsilon=1e-5, dtype=x.dtype)
+        return layer.apply({"params": params}, x), state
+
+    return group_norm(num_groups=GROUPS)._replace(apply=apply)
 
 
 def as_function(norm: Norm, told: dict[str, Any], x: Any) -> Any:
@@ -86,10 +104,17 @@ def measure(repeats: int = 5) -> Figures:
     return found
 
 
-def ratio(figures: Figures, name: str) -> float:
-    """Returns the geometric mean over shapes of a variant's time in that of plain."""
+def ratio(
+    figures: Figures, name: str, base: str = "plain", axes: int | None = None
+) -> float:
+    """Returns the mean over shapes of a variant's time in that of another.
+
+    It is the geometric one, of the shapes that have so many `axes` if that is given.
+    """
     return statistics.geometric_mean(
-        row[name] / row["plain"] for row in figures.values()
+        row[name] / row[base]
+        for shape, row in figures.items()
+        if axes in (None, 1 + shape.count("x"))
     )
 
 

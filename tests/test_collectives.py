@@ -157,6 +157,7 @@ def test_sums_give_what_slots_give(wrapper, together, mesh, monkeypatch):
         return jax.grad(loss, has_aux=True)(x)
 
     monkeypatch.setattr(_reduce, "SWITCH_BYTES", -1)
+    jax.clear_caches()
     dx, (y, new) = spread(step, wrapper, mesh, 3)(shared, x, cotangent, mask)
     members = options.get("axis_index_groups")
     params, states, masks = shared[0], [shared[1]] * 8, list(mask)
@@ -179,6 +180,7 @@ def test_sums_give_what_slots_give(wrapper, together, mesh, monkeypatch):
 def test_sums_keep_their_digits_whatever_was_counted(counts, mesh, monkeypatch):
     """One device with hardly a say lies 1e4 away from the others."""
     monkeypatch.setattr(_reduce, "SWITCH_BYTES", -1)
+    jax.clear_caches()
     rng = np.random.default_rng(0)
     far = np.where(np.array(counts) == 1, 1e4, 0)[:, None]
     mean = (rng.normal(size=(8, 500)) * 0.1 + far).astype(np.float32)

@@ -12,7 +12,6 @@ import pytest
 from benchmarks import _peers as peers
 from benchmarks import block
 from jaxbn import bn_apply, bn_init, ghost_norm, keep_norm_inputs
-from jaxbn.core._shift import settled
 from jaxbn.training import TrainConfig, fit
 
 POLICIES = {"": None, "policy": keep_norm_inputs}
@@ -65,15 +64,6 @@ def test_shifts_are_constants_to_second_derivatives():
 
     text = str(jax.make_jaxpr(curvature)(x, x))
     assert " pad[" not in text and "scatter" not in text
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
-def test_a_settled_shift_is_the_shift_bit_for_bit(dtype, x64):
-    rng = np.random.default_rng(0)
-    with x64():
-        shift = rng.normal(size=4096) * 10.0 ** rng.integers(-30, 30, 4096)
-        shift = jnp.asarray(shift + 1j * shift[::-1] if "c" in dtype else shift, dtype)
-        assert jnp.array_equal(jax.jit(settled)(shift), shift)
 
 
 @pytest.mark.skipif(

@@ -1,6 +1,6 @@
 """Batch norm: the bricks laid in the usual order, as one function.
 
-moments of the batch  ->  pooled over devices  ->  absorbed by the running
+moments of the batch  ->  pooled over devices  ->  pooled_moments by the running
 statistics  ->  used to normalize (in training; in evaluation the running ones are)
 """
 
@@ -21,8 +21,12 @@ from jaxbn.base import (
     Params,
     State,
 )
-from jaxbn.core._adjust import adjust_batch
-from jaxbn.core._axes import feature_axes, feature_shape, reduction_axes
+from jaxbn.core._arrays import (
+    as_inexact,
+    feature_axes,
+    feature_shape,
+    reduction_axes,
+)
 from jaxbn.core._checks import (
     check_layout,
     check_options,
@@ -32,15 +36,14 @@ from jaxbn.core._checks import (
     check_switch,
 )
 from jaxbn.core._devices import mesh_size
-from jaxbn.core._dtypes import as_inexact
-from jaxbn.core._fused import apply_batch
-from jaxbn.core._lanes import absorbed
 from jaxbn.core._mask import as_weights
 from jaxbn.core._moments import Moments
 from jaxbn.core._normalize import normalize
 from jaxbn.core._plan import Batch, Plan, make_plan
 from jaxbn.core._remat import named_input
 from jaxbn.core._running import needs_count, update_running
+from jaxbn.core._shards import pooled_moments
+from jaxbn.core._training_pass import apply_batch
 
 Adjust: TypeAlias = Callable[[State, Moments], tuple[Array, Array]]
 """`adjust(state, moments) -> (gain, offset)`; see `bn_apply`."""
@@ -108,7 +111,7 @@ def bn_apply(
             behind comes out as 0, sends and receives no gradient, and may be NaN. (Flax
             and Keras leave it out of the statistics but normalize it with them.)
         use_running_average: which statistics normalize; `not train` by default.
-        update_stats: whether the batch is absorbed; `train` by default. Off for a
+        update_stats: whether the batch is pooled_moments; `train` by default. Off for a
             second forward pass (SAM, gradient penalties, teachers).
         dtype: of `y`; that of `x` by default. (Flax promotes bfloat16 to the float32
             of its parameters.) Statistics are in at least float32.
@@ -183,18 +186,17 @@ def bn_apply(
         check_state(state, shape, counts=counts, devices=mesh_size(plan.laid_along))
     dtype = np.dtype(x.dtype if dtype is None else dtype)
     batch = Batch(features, epsilon, plan, dtype)
-    given = x, scale, bias, weights, batch, custom_derivative
-    if adjust is None:
-        by_batch, moments = apply_batch(*given)
-    else:
-        rows = functools.partial(adjust, _as_rows(state, plan, len(shape)))
-        by_batch, moments = adjust_batch(*given, rows)
+    if adjust is not None:
+        adjust = functools.partial(adjust, _by_group(state, plan, len(shape)))
+    by_batch, moments = apply_batch(
+        x, scale, bias, weights, batch, custom_derivative, adjust
+    )
     if not use_running_average:
         y = by_batch
     if not update_stats:
         return y, state
     check_state_dtypes(state, moments.shift.dtype)
-    moments = absorbed(moments, plan, state["mean"].ndim > len(shape))
+    moments = pooled_moments(moments, plan, state["mean"].ndim > len(shape))
     return y, update_running(
         state,
         moments,
@@ -205,9 +207,9 @@ def bn_apply(
     )
 
 
-def _as_rows(state: State, plan: Plan, rank: int) -> State:
+def _by_group(state: State, plan: Plan, rank: int) -> State:
     """Returns the state as every batch in the array has it, [1, C]; [C] for one."""
-    if not plan.lanes:
+    if not plan.shards:
         return state
     stacked = [key for key, value in state.items() if value.ndim > rank]
     if stacked:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxbn.base import Array, DType, Initializer, Params, State
+from jaxbn.core._arrays import real_dtype, stats_dtype
 from jaxbn.core._checks import check_features, check_options
-from jaxbn.core._dtypes import real_dtype, stats_dtype
 from jaxbn.core._running import needs_count
 
 

@@ -11,8 +11,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxbn.base import Array
-from jaxbn.core._axes import feature_shape, reduction_axes
-from jaxbn.core._dtypes import real_dtype
+from jaxbn.core._arrays import feature_shape, real_dtype, reduction_axes
 from jaxbn.core._layout import keep, laid_per_feature
 
 
@@ -93,9 +92,9 @@ def count(x: Array, weights: Array | None, features: tuple[int, ...]) -> Array:
     axes = reduction_axes(features, x.ndim)
     shape = feature_shape(x, features)
     if weights is None:
-        total = jnp.full(shape, math.prod(x.shape[a] for a in axes), dtype)
-        return laid_per_feature(total, x, features)
+        elements = jnp.asarray(math.prod(x.shape[a] for a in axes), dtype)
+        return laid_per_feature(jnp.broadcast_to(elements, shape), x, features)
     repeats = math.prod(x.shape[a] for a in axes if weights.shape[a] != x.shape[a])
-    summed = jnp.sum(weights, axes, dtype=dtype) * repeats
+    summed = jnp.sum(weights, axes, dtype=dtype) * jnp.asarray(repeats, dtype)
     total = lax.stop_gradient(jnp.broadcast_to(summed, shape))
     return laid_per_feature(total, x, features)

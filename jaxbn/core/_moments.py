@@ -20,10 +20,9 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxbn.base import Array, Axes
-from jaxbn.core._axes import expand, feature_axes, reduction_axes
-from jaxbn.core._dtypes import as_inexact, real_dot, stats_dtype
-from jaxbn.core._mask import as_weights, count, fill, weigh
-from jaxbn.core._shift import choose_shift, middle, settled
+from jaxbn.core._arrays import as_inexact, feature_axes, real_dot
+from jaxbn.core._mask import as_weights, count
+from jaxbn.core._sums import by_parts, choose_shift, deviation_sums
 
 
 class Moments(NamedTuple):
@@ -98,15 +97,14 @@ def batch_moments(
 
 def measure(x: Array, weights: Array | None, features: tuple[int, ...]) -> Moments:
     """Returns the moments of a checked `x`; `weights` has its rank or is None."""
-    dtype = stats_dtype(x.dtype)
-    axes = reduction_axes(features, x.ndim)
     total = count(x, weights, features)
-    shifts = (choose_shift(x, weights, features, turn) for turn in (0, 1))
-    shift, again = (value.astype(dtype) for value in shifts)
-    x = fill(x.astype(dtype), weights, expand(settled(shift), features, x.ndim))
-    first, second = (x - expand(s, features, x.ndim) for s in (shift, again))
-    s1 = jnp.sum(weigh(first, weights), axes)
-    s2 = jnp.sum(real_dot(second, weigh(second, weights)), axes)
+    shift = choose_shift(x, weights, features)
+    s1, shift, s2 = deviation_sums(x, shift, weights, features)
+    return moments_about(shift, total, s1, s2)
+
+
+def moments_about(shift: Array, total: Array, s1: Array, s2: Array) -> Moments:
+    """Returns moments from the sums of w (x - shift) and of w |x - shift|^2."""
     delta = s1 / as_divisor(total)
     return Moments(total, shift, delta, jnp.maximum(s2 - real_dot(s1, delta), 0))
 
@@ -142,3 +140,14 @@ def merge_moments(moments: Moments, axis: int = 0) -> Moments:
     spread = delta - jnp.expand_dims(merged, axis)
     m2 = jnp.sum(m2 + total * real_dot(spread, spread), axis)
     return Moments(whole, near, merged, m2)
+
+
+def middle(x: Array, counted: Array, axis: int) -> Array:
+    """Returns the middle of the range of what counts along `axis`, 0 for nothing."""
+
+    def halfway(x: Array) -> Array:
+        lowest = jnp.min(jnp.where(counted, x, jnp.inf), axis)
+        highest = jnp.max(jnp.where(counted, x, -jnp.inf), axis)
+        return jnp.where(jnp.any(counted, axis), lowest / 2 + highest / 2, 0)
+
+    return by_parts(halfway, x)

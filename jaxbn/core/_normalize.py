@@ -12,8 +12,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxbn.base import Array, Axes, DType
-from jaxbn.core._axes import expand, feature_axes
-from jaxbn.core._dtypes import as_inexact, stats_dtype
+from jaxbn.core._arrays import as_inexact, expand, feature_axes, stats_dtype
 from jaxbn.core._mask import as_weights, conceal
 
 

@@ -1,7 +1,7 @@
 """The normalization batch: which examples share one mean and one variance.
 
 All devices named, groups of them, or what a size (`_sizes`) makes of them. A `Plan`
-says it to the arithmetic. Its *lanes* are parts of one array, cut along the examples:
+says it to the arithmetic. Its *shards* are parts of one array, cut along the examples:
 ghost batches, or, under jit, the shares of the devices that the array lies on, where no
 function can be called once a device.
 """
@@ -23,15 +23,15 @@ class Plan(NamedTuple):
     """What is normalized together; hashable.
 
     Attributes:
-        lanes: into how many parts the array is cut; 0 leaves it as it is.
-        lane_groups: the number of the group of each lane; None keeps lanes apart.
-        laid_along: axes of the mesh, left to the compiler, that the lanes lie along.
+        shards: into how many parts the array is cut; 0 leaves it as it is.
+        shard_groups: the number of the group of each shard; None keeps shards apart.
+        laid_along: axes of the mesh, left to the compiler, that the shards lie along.
         axis_name: axes of pmap, vmap or shard_map to reduce over; None for none.
         axis_index_groups: which devices along them belong together; None for all.
     """
 
-    lanes: int = 0
-    lane_groups: tuple[int, ...] | None = None
+    shards: int = 0
+    shard_groups: tuple[int, ...] | None = None
     laid_along: tuple[str, ...] = ()
     axis_name: tuple[str, ...] | None = None
     axis_index_groups: tuple[tuple[int, ...], ...] | None = None
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     """What is fixed while tracing; hashable.
 
     Attributes:
-        features: canonical feature axes of `x`, that of the lanes among them.
+        features: canonical feature axes of `x`, that of the shards among them.
         epsilon: added to the variance.
         plan: what is normalized together.
         dtype: of the output.
@@ -53,8 +53,8 @@ class Batch(NamedTuple):
     dtype: DType
 
 
-class Seen(NamedTuple):
-    """The devices named, and how they are seen from where a norm is called.
+class Devices(NamedTuple):
+    """The devices named, and how they are devices from where a norm is called.
 
     Attributes:
         mapped: axes along which this code runs once a device.
@@ -69,7 +69,7 @@ class Seen(NamedTuple):
     num_laid: int
 
 
-def see_devices(axis_name: AxisName | None) -> Seen:
+def find_devices(axis_name: AxisName | None) -> Devices:
     """Returns what the names mean here.
 
     Raises:
@@ -79,7 +79,7 @@ def see_devices(axis_name: AxisName | None) -> Seen:
     mapped = tuple(filter(is_bound, names))
     laid_along = tuple(name for name in names if name not in mapped)
     num_mapped = axis_size(mapped) if mapped else 1
-    return Seen(mapped, laid_along, num_mapped, mesh_size(laid_along))
+    return Devices(mapped, laid_along, num_mapped, mesh_size(laid_along))
 
 
 def make_plan(
@@ -88,7 +88,7 @@ def make_plan(
     axis_index_groups: AxisIndexGroups | None,
     normalization_batch_size: int | None,
 ) -> Plan:
-    """Returns the plan for an array of `num_examples`, seen from where this is called.
+    """Returns the plan for an array of `num_examples`, seen from the caller.
 
     An array without examples has nothing to divide: there the size has no say.
 
@@ -96,47 +96,51 @@ def make_plan(
         ValueError: for a size that the devices cannot form, for groups that do not
             partition them or go over axes of two kinds, for an axis unknown here.
     """
-    seen, groups = see_devices(axis_name), axis_index_groups
-    if num_examples % seen.num_laid:
+    devices, groups = find_devices(axis_name), axis_index_groups
+    if num_examples % devices.num_laid:
         raise ValueError(
             f"x has {num_examples} examples, expected a multiple of the "
-            f"{seen.num_laid} devices along {seen.laid_along}; pad the batch and mask "
-            "what was added"
+            f"{devices.num_laid} devices along {devices.laid_along}; pad the batch and "
+            "mask what was added"
         )
     if normalization_batch_size is not None and num_examples:
-        devices = seen.num_mapped * seen.num_laid
+        count = devices.num_mapped * devices.num_laid
         ghosts, groups = resolve_groups(
-            normalization_batch_size, num_examples * seen.num_mapped, devices
+            normalization_batch_size, num_examples * devices.num_mapped, count
         )
-        if len(groups or ()) == devices:  # Each device by itself.
-            lanes = seen.num_laid * ghosts
-            return Plan(lanes=lanes if lanes > 1 else 0, laid_along=seen.laid_along)
-    return _plan_groups(seen, groups, normalization_batch_size)
+        if len(groups or ()) == count:  # Each device by itself.
+            shards = devices.num_laid * ghosts
+            return Plan(
+                shards=shards if shards > 1 else 0, laid_along=devices.laid_along
+            )
+    return _plan_groups(devices, groups, normalization_batch_size)
 
 
-def _plan_groups(seen: Seen, groups: AxisIndexGroups | None, size: int | None) -> Plan:
+def _plan_groups(
+    devices: Devices, groups: AxisIndexGroups | None, size: int | None
+) -> Plan:
     """Returns the plan by which the devices of each group are one batch."""
-    if groups is not None and seen.laid_along and seen.mapped:
+    if groups is not None and devices.laid_along and devices.mapped:
         made = f", which normalization_batch_size={size} makes" if size else ""
         raise ValueError(
             f"axis_index_groups is {groups}{made}, over axes of two kinds, "
-            f"{seen.mapped} mapped and {seen.laid_along} left to the compiler, "
+            f"{devices.mapped} mapped and {devices.laid_along} left to the compiler, "
             "expected axes of one kind; name those that the groups partition, or pass "
             "none for all devices"
         )
-    num_devices = seen.num_mapped if seen.mapped else seen.num_laid
+    num_devices = devices.num_mapped if devices.mapped else devices.num_laid
     group_of = tuple(group_indices(groups, num_devices))
-    if not seen.laid_along:
+    if not devices.laid_along:
         lists = None if groups is None else tuple(map(tuple, groups))
-        return Plan(axis_name=seen.mapped or None, axis_index_groups=lists)
-    plan = Plan(axis_name=seen.mapped or None)
-    if seen.num_laid == 1:
+        return Plan(axis_name=devices.mapped or None, axis_index_groups=lists)
+    plan = Plan(axis_name=devices.mapped or None)
+    if devices.num_laid == 1:
         return plan
-    if seen.mapped:  # All of them.
-        group_of = (0,) * seen.num_laid
-    alone = len(set(group_of)) == seen.num_laid
+    if devices.mapped:  # All of them.
+        group_of = (0,) * devices.num_laid
+    alone = len(set(group_of)) == devices.num_laid
     return plan._replace(
-        lanes=seen.num_laid,
-        lane_groups=None if alone else group_of,
-        laid_along=seen.laid_along,
+        shards=devices.num_laid,
+        shard_groups=None if alone else group_of,
+        laid_along=devices.laid_along,
     )

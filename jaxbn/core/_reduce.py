@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxbn.base import Array, AxisIndexGroups, AxisName
+from jaxbn.core._arrays import real_dot, real_dtype
 from jaxbn.core._devices import (
     axis_index,
     axis_names,
@@ -19,7 +20,6 @@ from jaxbn.core._devices import (
     split_by_kind,
     sum_over,
 )
-from jaxbn.core._dtypes import real_dot, real_dtype
 from jaxbn.core._layout import keep
 from jaxbn.core._moments import Moments, as_divisor, merge_moments
 

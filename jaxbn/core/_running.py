@@ -13,10 +13,11 @@ after one step evaluation uses the statistics of that batch exactly. `count` is 
 per channel because a channel may sit a batch out.
 """
 
+import jax
 import jax.numpy as jnp
 
 from jaxbn.base import Array, State
-from jaxbn.core._dtypes import stats_dtype
+from jaxbn.core._arrays import stats_dtype
 from jaxbn.core._layout import laid_like
 from jaxbn.core._moments import Moments, as_divisor
 
@@ -62,6 +63,21 @@ def update_running(
         Ioffe and Szegedy, 2015, algorithm 2, for the unbiased variance.
         Kingma and Ba, Adam, 2015, section 3, for the debiased average.
     """
+    static = isinstance(momentum, float | int | None)
+    used = {k: state[k] for k in ("mean", "var", "count") if k in state}
+    absorb = _absorb_static if static else _absorb
+    new = absorb(used, moments, momentum, debias, unbiased, skip_nonfinite)
+    return {**state, **new}
+
+
+def _absorb(
+    state: State,
+    moments: Moments,
+    momentum: float | Array | None,
+    debias: bool,
+    unbiased: bool,
+    skip_nonfinite: bool,
+) -> State:
     counts = needs_count(momentum, debias)
     moments = Moments(*(laid_like(field, state["mean"]) for field in moments))
     total, var = moments.total, moments.var
@@ -81,6 +97,10 @@ def update_running(
     if counts:
         new["count"] = state["count"] + valid.astype(state["count"].dtype)
     return new
+
+
+_absorb_static = jax.jit(_absorb, static_argnums=(2, 3, 4, 5))
+"""Jitted, so that a program of many layers holds it once."""
 
 
 def needs_count(momentum: object, debias: bool) -> bool:

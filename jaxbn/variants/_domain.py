@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxbn.base import Array, Norm, Params, PartsFn, State
 from jaxbn.core import Moments, feature_axes, merge_moments
-from jaxbn.core._dtypes import as_inexact
+from jaxbn.core._arrays import as_inexact
 from jaxbn.core._mask import as_weights
 
 

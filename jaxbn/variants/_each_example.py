@@ -7,9 +7,8 @@ from jax.typing import ArrayLike
 
 from jaxbn.base import Array, DType, Norm, Params, State
 from jaxbn.core import batch_norm, feature_axes
-from jaxbn.core._axes import expand
+from jaxbn.core._arrays import as_inexact, expand
 from jaxbn.core._checks import check_params
-from jaxbn.core._dtypes import as_inexact
 from jaxbn.core._mask import as_weights, conceal
 from jaxbn.core._moments import measure
 from jaxbn.core._normalize import standardize

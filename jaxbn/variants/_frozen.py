@@ -13,9 +13,8 @@ from jax.typing import ArrayLike
 
 from jaxbn.base import Array, Axes, DType, Norm, Params, State
 from jaxbn.core import batch_norm, feature_axes, feature_shape, normalize
-from jaxbn.core._axes import expand
+from jaxbn.core._arrays import as_inexact, expand, stats_dtype
 from jaxbn.core._checks import check_params, check_state
-from jaxbn.core._dtypes import as_inexact, stats_dtype
 from jaxbn.core._mask import as_weights, conceal
 from jaxbn.core._normalize import inverse_deviation
 

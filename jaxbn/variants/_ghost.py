@@ -12,8 +12,8 @@ from jax.typing import ArrayLike
 
 from jaxbn.base import Array, Axes, Norm, Params, State
 from jaxbn.core import batch_norm, feature_axes
+from jaxbn.core._arrays import as_inexact
 from jaxbn.core._checks import check_switch
-from jaxbn.core._dtypes import as_inexact
 from jaxbn.core._mask import as_weights
 
 

@@ -21,9 +21,9 @@ from jaxbn.core import (
     reduce_moments,
     update_running,
 )
+from jaxbn.core._arrays import as_inexact
 from jaxbn.core._checks import check_options, check_params, check_state, check_switch
 from jaxbn.core._devices import axis_names, is_bound, mesh_size
-from jaxbn.core._dtypes import as_inexact
 from jaxbn.core._running import needs_count
 
 

@@ -203,6 +203,7 @@ def draw(found: dict[str, Any], figure: Any) -> None:
     loss.set(xlabel="epoch", ylabel="training loss, nats")
     accuracy.set(xlabel="epoch", ylabel="test accuracy, %")
     top = max(found[name]["histogram"].max() for name in NORMS)
+    image: Any = None
     for axes, name in zip(below, NORMS, strict=True):
         shares = found[name]["histogram"].T
         extent = (-0.5, shares.shape[1] - 0.5, EDGES[0], EDGES[-1])

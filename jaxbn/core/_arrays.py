@@ -1,15 +1,20 @@
-"""Axes: which ones hold features, which are reduced, and how channels meet `x`.
+"""Arrays: which axes hold features, and what dtype statistics are computed in.
 
 Everything per channel has the *feature shape*: the shape of `x` along its feature
 axes in ascending order. `expand` gives such an array the rank of `x`.
+
+Half precision holds 11 (float16) or 8 (bfloat16) significant bits: fine for an
+activation, useless for a sum over a batch. Statistics are computed in at least
+float32, whatever the input; only the output returns to the dtype of the input.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbn.base import Array, Axes
+from jaxbn.base import Array, Axes, DType
 
 
 def feature_axes(axis: Axes, ndim: int) -> tuple[int, ...]:
@@ -60,3 +65,46 @@ def feature_shape(x: Array, features: tuple[int, ...]) -> tuple[int, ...]:
 def expand(per_channel: Array, features: tuple[int, ...], ndim: int) -> Array:
     """Returns `per_channel` with axes of length one where `x` is reduced."""
     return jnp.expand_dims(per_channel, reduction_axes(features, ndim))
+
+
+def is_symbolic(size: Any) -> bool:
+    """Returns whether a dimension is known by name only, as `jax.export` has them."""
+    return not isinstance(size, int | np.integer)
+
+
+def stats_dtype(dtype: DType) -> np.dtype:
+    """Returns the dtype of sums and means over data of `dtype`: float32 or wider.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> stats_dtype(jnp.bfloat16), stats_dtype(jnp.complex64)
+        (dtype('float32'), dtype('complex64'))
+    """
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def real_dtype(dtype: DType) -> np.dtype:
+    """Returns the dtype of variances and counts over data of `dtype`: always real."""
+    return np.zeros((), stats_dtype(dtype)).real.dtype
+
+
+def as_inexact(x: object) -> Array:
+    """Returns `x` as an array of a floating or complex dtype.
+
+    Raises:
+        ValueError: if `x` holds integers or booleans.
+    """
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        raise ValueError(
+            f"x has dtype {x.dtype}, expected a floating or complex dtype; cast it, "
+            "for example x.astype(jnp.float32) / 255 for images"
+        )
+    return x
+
+
+def real_dot(a: Array, b: Array) -> Array:
+    """Returns `Re(conj(a) * b)` element by element, plainly `a * b` for real arrays."""
+    if jnp.issubdtype(a.dtype, jnp.complexfloating):
+        return jnp.real(a) * jnp.real(b) + jnp.imag(a) * jnp.imag(b)
+    return a * b

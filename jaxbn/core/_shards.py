@@ -1,15 +1,14 @@
-"""Lanes: parts of one array, cut along its examples, with statistics of their own.
+"""Shards: parts of one array, cut along its examples, with statistics of their own.
 
-A lane is a ghost batch, or under jit the share of a device. Cut apart, the array has an
-axis of lanes in front, which serves as one more feature axis: the same arithmetic gives
-[lanes, C] numbers for C. Where lanes are normalized together their moments become
-*rows*, one a group, [groups, C], and come back by `to_lanes`, whose transpose is a sum.
+A shard is a ghost batch, or under jit the share of a device. Cut apart, the array has
+an axis of shards in front, which serves as one more feature axis: the same arithmetic
+gives [shards, C] numbers for C. Where shards are normalized together their moments
+become those of groups, [groups, C], and come back by `to_shards`, whose transpose is a
+sum.
 
-Where lanes lie on devices, the only thing that crosses is one small array of moments
-forward and one of sums backward; apart from that each lane is worked on where it lies.
+Where shards lie on devices, the only thing that crosses is one small array of moments
+forward and one of sums backward; apart from that each shard is worked on where it lies.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -26,18 +25,18 @@ from jaxbn.core._reduce import pack, reduce_moments, select, unpack
 
 
 def cut(x: Array, axis: int, plan: Plan) -> Array:
-    """Returns `x` as [lanes, B / lanes, ...]; `axis` is that of its B examples.
+    """Returns `x` as [shards, B / shards, ...]; `axis` is that of its B examples.
 
-    A mask that does not vary along the examples has one lane.
+    A mask that does not vary along the examples has one shard.
     """
     x = jnp.moveaxis(x, axis, 0)
-    lanes = plan.lanes if x.shape[0] > 1 else 1
-    x = x.reshape(lanes, x.shape[0] // lanes, *x.shape[1:])
-    return spread_out(x, plan) if lanes > 1 else x
+    shards = plan.shards if x.shape[0] > 1 else 1
+    x = x.reshape(shards, x.shape[0] // shards, *x.shape[1:])
+    return spread_out(x, plan) if shards > 1 else x
 
 
 def features_when_cut(features: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    """Returns the feature axes of what `cut` returns, that of the lanes first."""
+    """Returns the feature axes of what `cut` returns, that of the shards first."""
     return 0, *(a + 1 if a > axis else a + 2 for a in features)
 
 
@@ -47,93 +46,91 @@ def join(x: Array, axis: int) -> Array:
     return jnp.moveaxis(x, 0, axis)
 
 
-def measure_lanes(
+def measure_shards(
     x: Array, weights: Array | None, features: tuple[int, ...], plan: Plan
 ) -> Moments:
-    """Returns the moments of each lane, fields [lanes, C]; without lanes, [C]."""
-    if not plan.lanes:
+    """Returns the moments of each shard, fields [shards, C]; without shards, [C]."""
+    if not plan.shards:
         return measure(x, weights, features)
-    within = tuple(a - 1 for a in features[1:])
-    if weights is not None and weights.shape[0] == 1:
-        local = functools.partial(measure, weights=weights[0], features=within)
-        return jax.vmap(local)(x)
-    return jax.vmap(functools.partial(measure, features=within))(x, weights)
+    if weights is not None:
+        weights = jnp.broadcast_to(weights, (x.shape[0], *weights.shape[1:]))
+    return measure(x, weights, features)
 
 
-def merge_lanes(moments: Moments, plan: Plan) -> Moments:
-    """Returns the rows [groups, C] of what lanes that belong together counted."""
-    if plan.lane_groups is None:
+def merge_shards(moments: Moments, plan: Plan) -> Moments:
+    """Returns the rows [groups, C] of what shards that belong together counted."""
+    if plan.shard_groups is None:
         return moments
-    everywhere = gather_lanes(moments, plan)
+    everywhere = gather_shards(moments, plan)
 
     def merge(members: Array) -> Moments:
         return merge_moments(select(everywhere, members))
 
-    return jax.vmap(merge, in_axes=1)(membership(plan.lane_groups))
+    return jax.vmap(merge, in_axes=1)(membership(plan.shard_groups))
 
 
-def absorbed(moments: Moments, plan: Plan, by_device: bool) -> Moments:
-    """Returns what running statistics absorb: rows, or lanes apart, pooled.
+def pooled_moments(moments: Moments, plan: Plan, by_device: bool) -> Moments:
+    """Returns what running statistics absorb: rows, or shards apart, pooled.
 
     That is everything counted, [C], or what each device normalized, [devices, C].
     """
-    if not plan.lanes:
+    if not plan.shards:
         return moments
     if not by_device:
-        apart = plan.lane_groups is None
-        return merge_moments(gather_lanes(moments, plan) if apart else moments)
-    if plan.lane_groups is not None:
-        return Moments(*(to_lanes(field, plan) for field in moments))
+        apart = plan.shard_groups is None
+        return merge_moments(gather_shards(moments, plan) if apart else moments)
+    if plan.shard_groups is not None:
+        return Moments(*(to_shards(field, plan) for field in moments))
     devices = mesh_size(plan.laid_along)
-    shape = devices, plan.lanes // devices
+    shape = devices, plan.shards // devices
     return merge_moments(
         Moments(*(f.reshape(*shape, *f.shape[1:]) for f in moments)), 1
     )
 
 
-def sum_lanes(value: Array, plan: Plan) -> Array:
-    """Returns the sums [groups, ...] over the lanes of each group, [lanes, ...]."""
-    if plan.lane_groups is None:
+def sum_shards(value: Array, plan: Plan) -> Array:
+    """Returns the sums [groups, ...] over the shards of each group, [shards, ...]."""
+    if plan.shard_groups is None:
         return value
-    return jnp.sum(keep(membership(plan.lane_groups), value[:, None]), 0)
+    return jnp.sum(keep(membership(plan.shard_groups), value[:, None]), 0)
 
 
-def to_lanes(rows: Array, plan: Plan) -> Array:
-    """Returns to each lane the row of its group, [lanes, ...]; linear."""
-    if plan.lane_groups is None:
+def to_shards(rows: Array, plan: Plan) -> Array:
+    """Returns to each shard the row of its group, [shards, ...]; linear."""
+    if plan.shard_groups is None:
         return rows
-    return spread_out(jnp.sum(keep(membership(plan.lane_groups), rows[None]), 1), plan)
+    return spread_out(jnp.sum(keep(membership(plan.shard_groups), rows[None]), 1), plan)
 
 
-def to_rows(per_channel: Array | None, plan: Plan) -> Array | None:
+def per_group(per_channel: Array | None, plan: Plan) -> Array | None:
     """Returns a parameter [C] as every row has it, [1, C]."""
-    return per_channel[None] if plan.lanes and per_channel is not None else per_channel
+    return per_channel[None] if plan.shards and per_channel is not None else per_channel
 
 
-def membership(lane_groups: tuple[int, ...]) -> Array:
-    """Returns [lanes, groups] bool: which lane is in which group."""
-    return jnp.eye(max(lane_groups) + 1, dtype=bool)[jnp.array(lane_groups)]
+def membership(shard_groups: tuple[int, ...]) -> Array:
+    """Returns [shards, groups] bool: which shard is in which group."""
+    return jnp.eye(max(shard_groups) + 1, dtype=bool)[jnp.array(shard_groups)]
 
 
 def spread_out(x: Array, plan: Plan) -> Array:
-    """Returns `x` with its lanes on the devices of the plan."""
+    """Returns `x` with its shards on the devices of the plan."""
     return _lay(x, plan.laid_along, plan) if plan.laid_along else x
 
 
-def gather_lanes(moments: Moments, plan: Plan) -> Moments:
-    """Returns the moments of all lanes on all devices: one all-gather."""
+def gather_shards(moments: Moments, plan: Plan) -> Moments:
+    """Returns the moments of all shards on all devices: one all-gather."""
     if not plan.laid_along:
         return moments
     packed = _lay(jnp.swapaxes(pack(moments), 0, 1), None, plan)
     return unpack(packed, moments)
 
 
-def _lay(x: Array, lanes: tuple[str, ...] | None, plan: Plan) -> Array:
+def _lay(x: Array, shards: tuple[str, ...] | None, plan: Plan) -> Array:
     """Returns `x` with its first axis along mesh axes or on all, the rest as it is."""
     if is_explicit(plan.laid_along):
-        return reshard(x, P(lanes, *jax.typeof(x).sharding.spec[1:]))
+        return reshard(x, P(shards, *jax.typeof(x).sharding.spec[1:]))
     free = [P.UNCONSTRAINED] * (x.ndim - 1)
-    return lax.with_sharding_constraint(x, P(lanes, *free))
+    return lax.with_sharding_constraint(x, P(shards, *free))
 
 
 def merge_replicas(moments: Moments, axis_name: AxisName | None = None) -> Moments:
@@ -161,7 +158,7 @@ def merge_replicas(moments: Moments, axis_name: AxisName | None = None) -> Momen
     bound = tuple(filter(is_bound, names))
     if not names or stacks_along(names):
         laid_along = tuple(name for name in names if name not in bound)
-        moments = merge_moments(gather_lanes(moments, Plan(laid_along=laid_along)))
+        moments = merge_moments(gather_shards(moments, Plan(laid_along=laid_along)))
     return reduce_moments(moments, bound)
 
 

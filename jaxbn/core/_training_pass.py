@@ -1,0 +1,250 @@
+"""The training pass: moments and normalization joined, with a written derivative.
+
+With n = total, v = var + epsilon, xhat = (x - mean) / sqrt(v), g = scale / sqrt(v), a
+tangent dx moves the moments by
+
+    dmean = sum(w dx) / n        dvar / 2 = sum(w (x - mean) dx) / n
+
+and the output by (Ioffe and Szegedy 2015, section 3, in forward form)
+
+    dy = g dx + u + xhat v,      u = dbias  - g dmean
+                                 v = dscale - g dvar / (2 sqrt(v))
+
+Everything is linear in the tangents, so JAX transposes it: the two sums become the
+element-wise terms of the gradient and u, v become its two sums, sum(dy) and
+sum(dy xhat), which also are the gradients of bias and scale. Both pairs cross devices
+stacked, so each direction has one collective, under pmap, vmap and both kinds of
+shard_map alike; being a JVP rule it also serves forward mode, higher derivatives and
+gradients of the moments returned. Left to itself autodiff keeps several arrays of the
+size of `x`, in float32 even for bfloat16; here `x` and a few numbers per channel are.
+
+Where the plan cuts the array into shards, the first axis of `x` is theirs, numbers per
+channel are [groups, C], and come back to the shards by `to_shards`.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbn.base import Array
+from jaxbn.core._arrays import expand, real_dot, reduction_axes, stats_dtype
+from jaxbn.core._devices import are_mesh_axes, match_varying
+from jaxbn.core._mask import conceal, fill, weigh
+from jaxbn.core._moments import Moments, as_divisor
+from jaxbn.core._normalize import inverse_deviation, standardize
+from jaxbn.core._plan import Batch, Plan
+from jaxbn.core._reduce import reduce_moments, sum_over_group
+from jaxbn.core._remat import named_moments
+from jaxbn.core._shards import (
+    cut,
+    features_when_cut,
+    join,
+    measure_shards,
+    merge_shards,
+    per_group,
+    sum_shards,
+    to_shards,
+)
+from jaxbn.core._sums import TangentPass, tangent_pass
+
+Adjust = Callable[[Moments], tuple[Array, Array]]
+
+
+def apply_batch(
+    x: Array,
+    scale: Array | None,
+    bias: Array | None,
+    weights: Array | None,
+    batch: Batch,
+    custom_derivative: bool,
+    adjust: Adjust | None = None,
+) -> tuple[Array, Moments]:
+    """Returns `x` normalized by its own moments, and those of each batch in it.
+
+    What `adjust` makes of the moments, a gain and an offset of their shape, comes
+    between: `y = (gain * xhat + offset) * scale + bias`, with the derivatives that
+    autodiff gives them. The derivative of the rest is that of this file, where JAX
+    still knows the axes when it traces it.
+    """
+    plan = batch.plan
+    on_mesh = are_mesh_axes(plan.axis_name or ())
+    given = x, weights, traced_once(_measure, on_mesh)(x, weights, batch), batch
+    written = custom_derivative and on_mesh
+    scale, bias = per_group(scale, plan), per_group(bias, plan)
+    if adjust is None:
+        return _by_moments(*given, scale, bias, written)
+    # The moments as functions of `x`; this output is not used and not computed.
+    _, moments = _by_moments(*given, None, None, written)
+    gain, offset = adjust(moments)
+    if scale is not None:
+        gain, offset = gain * scale, offset * scale
+    offset = offset if bias is None else offset + bias
+    moments = moments if not written else given[2]
+    y, _ = _by_moments(x, weights, moments, batch, gain, offset, written)
+    return y, moments
+
+
+@functools.cache
+def traced_once(function: Callable[..., Any], on_mesh: bool = True) -> Any:
+    """Returns `function` jitted: layers of one shape are traced and written once.
+
+    Not where an axis of `vmap` is named, which JAX cannot
+    look up in a nested jit.
+    """
+    return jax.jit(function, static_argnames="batch") if on_mesh else function
+
+
+def _measure(x: Array, weights: Array | None, batch: Batch) -> Moments:
+    plan = batch.plan
+    x, weights, features = _cut(x, weights, batch)
+    moments = merge_shards(measure_shards(x, weights, features, plan), plan)
+    return reduce_moments(moments, plan.axis_name, plan.axis_index_groups)
+
+
+def _by_moments(
+    x: Array,
+    weights: Array | None,
+    moments: Moments,
+    batch: Batch,
+    scale: Array | None,
+    bias: Array | None,
+    written: bool,
+) -> tuple[Array, Moments]:
+    """Returns y and the moments, both with the derivative of the whole."""
+    axis = reduction_axes(batch.features, x.ndim)[:1]
+    x, weights, features = _cut(x, weights, batch)
+    batch = batch._replace(features=features)
+    if written:
+        still = jax.lax.stop_gradient(moments)
+        y, moments = normalize_batch(x, scale, bias, weights, still, batch)
+    else:
+        y = plain_normalize(x, scale, bias, weights, moments, batch)
+    return join(y, *axis) if batch.plan.shards else y, moments
+
+
+def _cut(
+    x: Array, weights: Array | None, batch: Batch
+) -> tuple[Array, Array | None, tuple[int, ...]]:
+    plan = batch.plan
+    if not plan.shards:
+        return x, weights, batch.features
+    (axis,) = reduction_axes(batch.features, x.ndim)[:1]
+    weights = None if weights is None else cut(weights, axis, plan)
+    return cut(x, axis, plan), weights, features_when_cut(batch.features, axis)
+
+
+def plain_normalize(
+    x: Array,
+    scale: Array | None,
+    bias: Array | None,
+    weights: Array | None,
+    moments: Moments,
+    batch: Batch,
+) -> Array:
+    """Returns `x` normalized by the moments of each batch in it."""
+    back = functools.partial(to_shards, plan=batch.plan)
+    y = standardize(
+        conceal(x, weights),
+        back(moments.shift),
+        back(moments.delta),
+        back(moments.var),
+        None if scale is None else back(scale),
+        None if bias is None else back(bias),
+        batch.epsilon,
+        batch.features,
+    )
+    return conceal(y.astype(batch.dtype), weights)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(5,))
+def normalize_batch(
+    x: Array,
+    scale: Array | None,
+    bias: Array | None,
+    weights: Array | None,
+    moments: Moments,
+    batch: Batch,
+) -> tuple[Array, Moments]:
+    """Returns `plain_normalize`, and the moments, which have to be those of `x`.
+
+    Args:
+        x: any shape, floating or complex; cut into shards where the plan has them.
+        scale: [C], [groups, C] where there are shards, or None.
+        bias: likewise.
+        weights: of the rank of `x`, broadcastable to it, bool or real; or None.
+        moments: of `x`; both results are differentiated as functions of it.
+        batch: what is fixed.
+    """
+    normalize = traced_once(plain_normalize)
+    return normalize(x, scale, bias, weights, moments, batch), moments
+
+
+@normalize_batch.defjvp
+def _derive(
+    batch: Batch, primals: tuple, tangents: tuple
+) -> tuple[tuple[Array, Moments], tuple[Array, Moments]]:
+    x, scale, bias, weights, moments = primals
+    dx, dscale, dbias, *_ = tangents
+    moments = named_moments(moments)
+    # From here on functions of `x`, to higher derivatives.
+    y, moments = normalize_batch(x, scale, bias, weights, moments, batch)
+    # What enters a checkpoint is all that is kept of what happens inside it.
+    linear = functools.partial(traced_once(_linear), batch=batch)
+    kept = jax.checkpoint(linear, prevent_cse=False)
+    dy, dmean, dm2 = kept((x, scale, weights, moments), (dx, dscale, dbias))
+    still = jnp.zeros_like(moments.total), jnp.zeros_like(moments.shift)
+    return (y, moments), (dy, Moments(*still, dmean, dm2))
+
+
+def _linear(known: tuple, tangents: tuple, batch: Batch) -> tuple[Array, Array, Array]:
+    """Returns the tangents of y, mean and m2, linear in `tangents`.
+
+    `x` is only ever read as `x - shift`; `delta`, still missing, is added per channel.
+    """
+    x, scale, weights, moments = known
+    dx, dscale, dbias = tangents
+    back = functools.partial(to_shards, plan=batch.plan)
+    axes = reduction_axes(batch.features, x.ndim)
+    shift = back(moments.shift)
+    spread = functools.partial(expand, features=batch.features, ndim=x.ndim)
+    dx = conceal(dx.astype(stats_dtype(x.dtype)), weights)
+    counted = weigh(dx, weights)
+    near = fill(x.astype(dx.dtype), weights, spread(shift)) - spread(shift)
+    dsum, dnear = jnp.sum(counted, axes), jnp.sum(real_dot(near, counted), axes)
+    dnear = dnear - real_dot(back(moments.delta), dsum)
+    dsum, dsquares = _pool(batch.plan, dsum, dnear)
+
+    n = as_divisor(moments.total)
+    inverse = inverse_deviation(moments.var, batch.epsilon)
+    gain = inverse if scale is None else inverse * scale
+    u = -gain * (dsum / n)
+    v = -gain * inverse * (dsquares / n)
+    u = u if dbias is None else u + dbias
+    v = (v if dscale is None else v + dscale) * inverse
+    u, v = u - moments.delta * v, v.astype(u.dtype)
+    if not _is_alone(batch.plan):
+        uv = back(match_varying(jnp.stack([u, v], -1), like=near))
+        u, v = uv[..., 0], uv[..., 1]
+    function = TangentPass(batch.features, np.dtype(batch.dtype))
+    masks = () if weights is None else (weights,)
+    dy = tangent_pass(function, x, shift, back(gain), dx, u, v, *masks)
+    return dy, dsum / n, 2 * dsquares
+
+
+def _pool(plan: Plan, dsum: Array, dsquares: Array) -> tuple[Array, Array]:
+    """Returns both sums over all that is normalized together, by one collective."""
+    if _is_alone(plan):
+        return dsum, dsquares
+    both = jnp.stack([dsum, dsquares.astype(dsum.dtype)], -1)
+    both = sum_shards(both, plan)
+    both = sum_over_group(both, plan.axis_name, plan.axis_index_groups)
+    return both[..., 0], both[..., 1].real.astype(dsquares.dtype)
+
+
+def _is_alone(plan: Plan) -> bool:
+    """Returns whether what this device or shard has is all that is normalized."""
+    return plan.shard_groups is None and not plan.axis_name
