@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -39,11 +40,11 @@ from jaxbn.core._devices import mesh_size
 from jaxbn.core._mask import as_weights
 from jaxbn.core._moments import Moments
 from jaxbn.core._normalize import normalize
-from jaxbn.core._plan import Batch, Plan, make_plan
+from jaxbn.core._plan import Batch, Plan, by_index, make_plan
 from jaxbn.core._remat import named_input
 from jaxbn.core._running import needs_count, update_running
-from jaxbn.core._shards import pooled_moments
-from jaxbn.core._training_pass import apply_batch
+from jaxbn.core._shards import per_group, pooled_moments
+from jaxbn.core._training_pass import apply_batch, normalize_by
 
 Adjust: TypeAlias = Callable[[State, Moments], tuple[Array, Array]]
 """`adjust(state, moments) -> (gain, offset)`; see `bn_apply`."""
@@ -70,6 +71,7 @@ def bn_apply(
     skip_nonfinite: bool = True,
     custom_derivative: bool = True,
     adjust: Adjust | None = None,
+    group_index: ArrayLike | None = None,
 ) -> tuple[Array, State]:
     """Returns `x` normalized per channel, and the new running statistics.
 
@@ -126,6 +128,10 @@ def bn_apply(
             renormalization and adaptation at test time are made of it. It is given the
             state before the update; with several batches in the array everything is
             [batches, C], the state [1, C].
+        group_index: [N] integers, traced or not: which group each example is of, with a
+            state, and if wanted parameters, of [groups, C]. Each group is normalized by
+            itself and moves its own row; `domain_norm` is made of it. Not with a
+            `normalization_batch_size`, nor where the examples lie on a mesh under jit.
 
     Returns:
         y of the shape of `x`, and the state. A channel that counted nothing (all
@@ -164,13 +170,27 @@ def bn_apply(
     x = named_input(as_inexact(x))
     features = feature_axes(axis, x.ndim)
     shape = feature_shape(x, features)
-    check_params(params, shape, x)
+    index = None if group_index is None else jnp.asarray(group_index)
+    num_groups = 0 if index is None else state["mean"].shape[0]
+    check_params(params, shape, x, num_groups)
     counts = update_stats and needs_count(momentum, debias)
     weights = as_weights(mask, x, features)
     scale, bias = params.get("scale"), params.get("bias")
 
     y = x
-    if use_running_average:
+    if use_running_average and index is not None:
+        check_state(state, shape, counts=counts, devices=num_groups)
+        plan = Plan(
+            shards=x.shape[reduction_axes(features, x.ndim)[0]], num_groups=num_groups
+        )
+        batch = Batch(features, epsilon, plan, np.dtype(dtype or x.dtype))
+        mean, var = state["mean"], state["var"]
+        stored = Moments(jnp.ones_like(var), mean, jnp.zeros_like(mean), var)
+        rows = (None if p is None else per_group(p, plan) for p in (scale, bias))
+        y, _ = normalize_by(x, weights, index, stored, batch, *rows, written=False)
+        if not update_stats:
+            return y, state
+    elif use_running_average:
         check_state(state, shape, counts=counts)
         mean, var = state["mean"], state["var"]
         fixed = {"epsilon": epsilon, "axis": axis, "mask": mask, "dtype": dtype}
@@ -182,21 +202,26 @@ def bn_apply(
     for axis in examples:
         check_layout(x, axis, axis_name, size)
     plan = make_plan(num_examples, axis_name, axis_index_groups, size)
+    copies = mesh_size(plan.laid_along)
+    if index is not None:
+        plan = by_index(plan, num_examples, num_groups, size)
+        copies = num_groups
     if update_stats or adjust is not None:
-        check_state(state, shape, counts=counts, devices=mesh_size(plan.laid_along))
+        check_state(state, shape, counts=counts, devices=copies)
     dtype = np.dtype(x.dtype if dtype is None else dtype)
     batch = Batch(features, epsilon, plan, dtype)
     if adjust is not None:
         adjust = functools.partial(adjust, _by_group(state, plan, len(shape)))
     by_batch, moments = apply_batch(
-        x, scale, bias, weights, batch, custom_derivative, adjust
+        x, scale, bias, weights, batch, custom_derivative, adjust, index
     )
     if not use_running_average:
         y = by_batch
     if not update_stats:
         return y, state
     check_state_dtypes(state, moments.shift.dtype)
-    moments = pooled_moments(moments, plan, state["mean"].ndim > len(shape))
+    if index is None:
+        moments = pooled_moments(moments, plan, state["mean"].ndim > len(shape))
     return y, update_running(
         state,
         moments,
@@ -209,7 +234,7 @@ def bn_apply(
 
 def _by_group(state: State, plan: Plan, rank: int) -> State:
     """Returns the state as every batch in the array has it, [1, C]; [C] for one."""
-    if not plan.shards:
+    if not plan.shards or plan.num_groups:
         return state
     stacked = [key for key, value in state.items() if value.ndim > rank]
     if stacked:

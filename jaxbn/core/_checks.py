@@ -125,7 +125,9 @@ def check_switch(name: str, value: object) -> bool:
     return bool(value)
 
 
-def check_params(params: Params, shape: tuple[int, ...], x: Array) -> None:
+def check_params(
+    params: Params, shape: tuple[int, ...], x: Array, num_groups: int = 0
+) -> None:
     """Refuses parameters that are not those of a batch norm of `x`.
 
     Raises:
@@ -138,7 +140,10 @@ def check_params(params: Params, shape: tuple[int, ...], x: Array) -> None:
             f"params has keys {sorted(params)}, expected only 'scale' and 'bias'; pass "
             "the subtree of one batch norm, e.g. variables['params']['bn1']"
         )
-    _check_shapes("params", params, shape)
+    for key, value in params.items():
+        stacked = num_groups and jnp.shape(value) == (num_groups, *shape)
+        if not stacked:
+            _check_shapes("params", {key: value}, shape)
     for key, value in params.items():
         if jnp.iscomplexobj(value) and not jnp.iscomplexobj(x):
             raise ValueError(

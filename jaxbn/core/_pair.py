@@ -3,10 +3,13 @@
 import functools
 from typing import Any
 
+from jax.sharding import get_abstract_mesh
+
 from jaxbn.base import Axes, Norm
 from jaxbn.core._batch_norm import bn_apply
 from jaxbn.core._checks import check_options
 from jaxbn.core._init import bn_init
+from jaxbn.core._shards import stacks_along
 
 _INIT_OPTIONS = (
     "use_scale",
@@ -65,3 +68,19 @@ def batch_norm(*, axis: Axes = -1, **options: Any) -> Norm:
         axis=axis if isinstance(axis, int) else tuple(axis),
         epsilon=options.get("epsilon", 1e-5),
     )
+
+
+def takes_group_index(norm: Norm, **overrides: Any) -> bool:
+    """Returns whether `norm.apply` takes a `group_index` here.
+
+    So does `batch_norm`, with an `adjust` too, unless a size makes the groups or the
+    examples of one array lie along the mesh, where the compiler divides the work.
+    """
+    apply = norm.apply
+    if not isinstance(apply, functools.partial) or apply.func is not bn_apply:
+        return False
+    options = {**apply.keywords, **overrides}
+    axis_name, size = options.get("axis_name"), options.get("normalization_batch_size")
+    if size is not None or get_abstract_mesh().explicit_axes:
+        return False
+    return axis_name is None or not stacks_along(axis_name)

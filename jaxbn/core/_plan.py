@@ -25,6 +25,8 @@ class Plan(NamedTuple):
     Attributes:
         shards: into how many parts the array is cut; 0 leaves it as it is.
         shard_groups: the number of the group of each shard; None keeps shards apart.
+        num_groups: where each example is a shard and a traced index says its group: how
+            many groups there are; else 0.
         laid_along: axes of the mesh, left to the compiler, that the shards lie along.
         axis_name: axes of pmap, vmap or shard_map to reduce over; None for none.
         axis_index_groups: which devices along them belong together; None for all.
@@ -32,6 +34,7 @@ class Plan(NamedTuple):
 
     shards: int = 0
     shard_groups: tuple[int, ...] | None = None
+    num_groups: int = 0
     laid_along: tuple[str, ...] = ()
     axis_name: tuple[str, ...] | None = None
     axis_index_groups: tuple[tuple[int, ...], ...] | None = None
@@ -114,6 +117,21 @@ def make_plan(
                 shards=shards if shards > 1 else 0, laid_along=devices.laid_along
             )
     return _plan_groups(devices, groups, normalization_batch_size)
+
+
+def by_index(plan: Plan, num_examples: int, num_groups: int, size: int | None) -> Plan:
+    """Returns the plan by which an index of each example says its group.
+
+    Raises:
+        ValueError: with a size, or where one array lies on several devices.
+    """
+    if plan.shards or plan.laid_along or size is not None:
+        raise ValueError(
+            f"group_index with normalization_batch_size={size} or along mesh axes "
+            f"{plan.laid_along} under jit, expected one way to say what is normalized "
+            "together; use shard_map, or masks for each group"
+        )
+    return plan._replace(shards=num_examples, num_groups=num_groups)
 
 
 def _plan_groups(

@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jax.sharding import reshard
 
 from jaxbn.base import Array, AxisName
+from jaxbn.core._by_index import measure_by_index, sum_by_index, take_by_index
 from jaxbn.core._devices import axis_names, is_bound, mesh_size
 from jaxbn.core._layout import is_explicit, keep
 from jaxbn.core._moments import Moments, measure, merge_moments
@@ -47,14 +48,20 @@ def join(x: Array, axis: int) -> Array:
 
 
 def measure_shards(
-    x: Array, weights: Array | None, features: tuple[int, ...], plan: Plan
+    x: Array,
+    weights: Array | None,
+    features: tuple[int, ...],
+    plan: Plan,
+    index: Array | None = None,
 ) -> Moments:
     """Returns the moments of each shard, fields [shards, C]; without shards, [C]."""
     if not plan.shards:
         return measure(x, weights, features)
     if weights is not None:
         weights = jnp.broadcast_to(weights, (x.shape[0], *weights.shape[1:]))
-    return measure(x, weights, features)
+    if index is None:
+        return measure(x, weights, features)
+    return measure_by_index(x, weights, features, index, plan.num_groups)
 
 
 def merge_shards(moments: Moments, plan: Plan) -> Moments:
@@ -88,15 +95,19 @@ def pooled_moments(moments: Moments, plan: Plan, by_device: bool) -> Moments:
     )
 
 
-def sum_shards(value: Array, plan: Plan) -> Array:
+def sum_shards(value: Array, plan: Plan, index: Array | None = None) -> Array:
     """Returns the sums [groups, ...] over the shards of each group, [shards, ...]."""
+    if index is not None:
+        return sum_by_index(value, index, plan.num_groups)
     if plan.shard_groups is None:
         return value
     return jnp.sum(keep(membership(plan.shard_groups), value[:, None]), 0)
 
 
-def to_shards(rows: Array, plan: Plan) -> Array:
+def to_shards(rows: Array, plan: Plan, index: Array | None = None) -> Array:
     """Returns to each shard the row of its group, [shards, ...]; linear."""
+    if index is not None:
+        return rows if rows.shape[0] == 1 else take_by_index(rows, index)
     if plan.shard_groups is None:
         return rows
     return spread_out(jnp.sum(keep(membership(plan.shard_groups), rows[None]), 1), plan)
@@ -104,7 +115,10 @@ def to_shards(rows: Array, plan: Plan) -> Array:
 
 def per_group(per_channel: Array | None, plan: Plan) -> Array | None:
     """Returns a parameter [C] as every row has it, [1, C]."""
-    return per_channel[None] if plan.shards and per_channel is not None else per_channel
+    if per_channel is None or not plan.shards:
+        return per_channel
+    stacked = plan.num_groups and per_channel.shape[:1] == (plan.num_groups,)
+    return per_channel if stacked and per_channel.ndim > 1 else per_channel[None]
 
 
 def membership(shard_groups: tuple[int, ...]) -> Array:

@@ -62,29 +62,33 @@ def apply_batch(
     batch: Batch,
     custom_derivative: bool,
     adjust: Adjust | None = None,
+    index: Array | None = None,
 ) -> tuple[Array, Moments]:
     """Returns `x` normalized by its own moments, and those of each batch in it.
 
     What `adjust` makes of the moments, a gain and an offset of their shape, comes
     between: `y = (gain * xhat + offset) * scale + bias`, with the derivatives that
     autodiff gives them. The derivative of the rest is that of this file, where JAX
-    still knows the axes when it traces it.
+    still knows the axes when it traces it. `index`, [N], is the group of each example
+    where the plan has them by index.
     """
     plan = batch.plan
     on_mesh = are_mesh_axes(plan.axis_name or ())
-    given = x, weights, traced_once(_measure, on_mesh)(x, weights, batch), batch
+    moments = traced_once(_measure, on_mesh)(x, weights, index, batch)
+    given = x, weights, index, moments, batch
     written = custom_derivative and on_mesh
     scale, bias = per_group(scale, plan), per_group(bias, plan)
     if adjust is None:
-        return _by_moments(*given, scale, bias, written)
+        return normalize_by(*given, scale, bias, written)
     # The moments as functions of `x`; this output is not used and not computed.
-    _, moments = _by_moments(*given, None, None, written)
+    _, moments = normalize_by(*given, None, None, written)
     gain, offset = adjust(moments)
     if scale is not None:
         gain, offset = gain * scale, offset * scale
     offset = offset if bias is None else offset + bias
-    moments = moments if not written else given[2]
-    y, _ = _by_moments(x, weights, moments, batch, gain, offset, written)
+    if written:
+        moments = given[3]
+    y, _ = normalize_by(x, weights, index, moments, batch, gain, offset, written)
     return y, moments
 
 
@@ -98,16 +102,19 @@ def traced_once(function: Callable[..., Any], on_mesh: bool = True) -> Any:
     return jax.jit(function, static_argnames="batch") if on_mesh else function
 
 
-def _measure(x: Array, weights: Array | None, batch: Batch) -> Moments:
+def _measure(
+    x: Array, weights: Array | None, index: Array | None, batch: Batch
+) -> Moments:
     plan = batch.plan
     x, weights, features = _cut(x, weights, batch)
-    moments = merge_shards(measure_shards(x, weights, features, plan), plan)
+    moments = merge_shards(measure_shards(x, weights, features, plan, index), plan)
     return reduce_moments(moments, plan.axis_name, plan.axis_index_groups)
 
 
-def _by_moments(
+def normalize_by(
     x: Array,
     weights: Array | None,
+    index: Array | None,
     moments: Moments,
     batch: Batch,
     scale: Array | None,
@@ -120,9 +127,9 @@ def _by_moments(
     batch = batch._replace(features=features)
     if written:
         still = jax.lax.stop_gradient(moments)
-        y, moments = normalize_batch(x, scale, bias, weights, still, batch)
+        y, moments = normalize_batch(x, scale, bias, weights, index, still, batch)
     else:
-        y = plain_normalize(x, scale, bias, weights, moments, batch)
+        y = plain_normalize(x, scale, bias, weights, index, moments, batch)
     return join(y, *axis) if batch.plan.shards else y, moments
 
 
@@ -142,11 +149,12 @@ def plain_normalize(
     scale: Array | None,
     bias: Array | None,
     weights: Array | None,
+    index: Array | None,
     moments: Moments,
     batch: Batch,
 ) -> Array:
     """Returns `x` normalized by the moments of each batch in it."""
-    back = functools.partial(to_shards, plan=batch.plan)
+    back = functools.partial(to_shards, plan=batch.plan, index=index)
     y = standardize(
         conceal(x, weights),
         back(moments.shift),
@@ -160,12 +168,13 @@ def plain_normalize(
     return conceal(y.astype(batch.dtype), weights)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(5,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(6,))
 def normalize_batch(
     x: Array,
     scale: Array | None,
     bias: Array | None,
     weights: Array | None,
+    index: Array | None,
     moments: Moments,
     batch: Batch,
 ) -> tuple[Array, Moments]:
@@ -176,26 +185,27 @@ def normalize_batch(
         scale: [C], [groups, C] where there are shards, or None.
         bias: likewise.
         weights: of the rank of `x`, broadcastable to it, bool or real; or None.
+        index: [N] the group of each example, or None.
         moments: of `x`; both results are differentiated as functions of it.
         batch: what is fixed.
     """
     normalize = traced_once(plain_normalize)
-    return normalize(x, scale, bias, weights, moments, batch), moments
+    return normalize(x, scale, bias, weights, index, moments, batch), moments
 
 
 @normalize_batch.defjvp
 def _derive(
     batch: Batch, primals: tuple, tangents: tuple
 ) -> tuple[tuple[Array, Moments], tuple[Array, Moments]]:
-    x, scale, bias, weights, moments = primals
+    x, scale, bias, weights, index, moments = primals
     dx, dscale, dbias, *_ = tangents
     moments = named_moments(moments)
     # From here on functions of `x`, to higher derivatives.
-    y, moments = normalize_batch(x, scale, bias, weights, moments, batch)
+    y, moments = normalize_batch(x, scale, bias, weights, index, moments, batch)
     # What enters a checkpoint is all that is kept of what happens inside it.
     linear = functools.partial(traced_once(_linear), batch=batch)
     kept = jax.checkpoint(linear, prevent_cse=False)
-    dy, dmean, dm2 = kept((x, scale, weights, moments), (dx, dscale, dbias))
+    dy, dmean, dm2 = kept((x, scale, weights, index, moments), (dx, dscale, dbias))
     still = jnp.zeros_like(moments.total), jnp.zeros_like(moments.shift)
     return (y, moments), (dy, Moments(*still, dmean, dm2))
 
@@ -205,9 +215,9 @@ def _linear(known: tuple, tangents: tuple, batch: Batch) -> tuple[Array, Array, 
 
     `x` is only ever read as `x - shift`; `delta`, still missing, is added per channel.
     """
-    x, scale, weights, moments = known
+    x, scale, weights, index, moments = known
     dx, dscale, dbias = tangents
-    back = functools.partial(to_shards, plan=batch.plan)
+    back = functools.partial(to_shards, plan=batch.plan, index=index)
     axes = reduction_axes(batch.features, x.ndim)
     shift = back(moments.shift)
     spread = functools.partial(expand, features=batch.features, ndim=x.ndim)
@@ -216,7 +226,7 @@ def _linear(known: tuple, tangents: tuple, batch: Batch) -> tuple[Array, Array, 
     near = fill(x.astype(dx.dtype), weights, spread(shift)) - spread(shift)
     dsum, dnear = jnp.sum(counted, axes), jnp.sum(real_dot(near, counted), axes)
     dnear = dnear - real_dot(back(moments.delta), dsum)
-    dsum, dsquares = _pool(batch.plan, dsum, dnear)
+    dsum, dsquares = _pool(batch.plan, index, dsum, dnear)
 
     n = as_divisor(moments.total)
     inverse = inverse_deviation(moments.var, batch.epsilon)
@@ -235,16 +245,19 @@ def _linear(known: tuple, tangents: tuple, batch: Batch) -> tuple[Array, Array, 
     return dy, dsum / n, 2 * dsquares
 
 
-def _pool(plan: Plan, dsum: Array, dsquares: Array) -> tuple[Array, Array]:
+def _pool(
+    plan: Plan, index: Array | None, dsum: Array, dsquares: Array
+) -> tuple[Array, Array]:
     """Returns both sums over all that is normalized together, by one collective."""
     if _is_alone(plan):
         return dsum, dsquares
     both = jnp.stack([dsum, dsquares.astype(dsum.dtype)], -1)
-    both = sum_shards(both, plan)
+    both = sum_shards(both, plan, index)
     both = sum_over_group(both, plan.axis_name, plan.axis_index_groups)
     return both[..., 0], both[..., 1].real.astype(dsquares.dtype)
 
 
 def _is_alone(plan: Plan) -> bool:
     """Returns whether what this device or shard has is all that is normalized."""
-    return plan.shard_groups is None and not plan.axis_name
+    by_itself = plan.shard_groups is None and not plan.num_groups
+    return by_itself and not plan.axis_name

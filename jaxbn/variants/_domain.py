@@ -15,6 +15,7 @@ from jaxbn.base import Array, Norm, Params, PartsFn, State
 from jaxbn.core import Moments, feature_axes, merge_moments
 from jaxbn.core._arrays import as_inexact
 from jaxbn.core._mask import as_weights
+from jaxbn.core._pair import takes_group_index
 
 
 def domain_norm(
@@ -35,9 +36,10 @@ def domain_norm(
 
     Args:
         num_domains: D.
-        norm: any `Norm` that masks exactly; with [N] indices it runs D + 1 times, once
-            a domain and once for the unseen, on the whole array and with its
-            collectives each time.
+        norm: any `Norm` that masks exactly. With [N] indices `batch_norm` and
+            `batch_renorm` run once, whatever D is. Others, and any under jit over a
+            mesh whose axis is named, run D + 1 times, once a domain and once for the
+            unseen, on the whole array and with their collectives each time.
         affine: whether all domains share scale and bias (the paper's tables find little
             difference) or have their own.
 
@@ -118,6 +120,10 @@ def domain_norm(
         if domain.ndim == 0:
             y, new = run(domain, mask)
             moved = {k: v.at[domain].set(new[k], mode="drop") for k, v in state.items()}
+        elif takes_group_index(norm, **overrides):
+            given = {"mask": mask, "group_index": domain, **overrides}
+            y, new = norm.apply(affines, states, x, train, **given)
+            moved = {k: new[k][:-1] for k in state}
         else:
             inside = _masks(domain, num_domains + 1, mask, x, norm)
             # One after the other: on a CPU a vmap takes five times as long.
