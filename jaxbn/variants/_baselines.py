@@ -8,6 +8,7 @@ import functools
 from typing import Any
 
 from jaxbn.base import Array, DType, Norm
+from jaxbn.core._arrays import expand
 from jaxbn.core._mask import conceal
 from jaxbn.variants._each_example import by_group, by_position, each_example
 
@@ -160,7 +161,20 @@ def no_norm(
     """
     options |= {"use_scale": use_scale, "use_bias": use_bias}
 
-    def as_it_is(x: Array, weights: Array | None, axis: int, epsilon: float) -> Array:
-        return conceal(x, weights)
+    def as_it_is(
+        x: Array,
+        scale: Array | None,
+        bias: Array | None,
+        weights: Array | None,
+        axis: int,
+        epsilon: float,
+        dtype: DType,
+    ) -> Array:
+        y = conceal(x, weights)
+        if scale is not None:
+            y = y * expand(scale, (axis,), x.ndim)
+        if bias is not None:
+            y = y + expand(bias, (axis,), x.ndim)
+        return conceal(y.astype(dtype), weights)
 
     return each_example(as_it_is, axis, 0.0, dtype, options)

@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxbn.base import Array, DType, Norm, Params, State
 from jaxbn.core import batch_norm, feature_axes
-from jaxbn.core._arrays import as_inexact, expand
+from jaxbn.core._arrays import as_inexact, expand, stats_dtype
 from jaxbn.core._checks import check_params
-from jaxbn.core._mask import as_weights, conceal
-from jaxbn.core._moments import measure
-from jaxbn.core._normalize import standardize
+from jaxbn.core._mask import as_weights
+from jaxbn.variants._over_channels import Rows, over_channels
+from jaxbn.variants._over_positions import Groups, over_positions
 
 
 def each_example(
@@ -47,18 +49,22 @@ def each_example(
         features = feature_axes(axis, x.ndim)
         check_params(params, (x.shape[features[0]],), x)
         weights = as_weights(mask, x, features)
-        y = within(x, weights, features[0], epsilon)
-        if "scale" in params:
-            y = y * expand(params["scale"], features, x.ndim)
-        if "bias" in params:
-            y = y + expand(params["bias"], features, x.ndim)
-        return conceal(y.astype(dtype or x.dtype), weights), state
+        affine = params.get("scale"), params.get("bias")
+        fixed = features[0], epsilon, np.dtype(dtype or x.dtype)
+        return within(x, *affine, weights, *fixed), state
 
     return Norm(init, apply, axis)
 
 
 def by_group(
-    x: Array, weights: Array | None, axis: int, epsilon: float, num_groups: int | None
+    x: Array,
+    scale: Array | None,
+    bias: Array | None,
+    weights: Array | None,
+    axis: int,
+    epsilon: float,
+    dtype: DType,
+    num_groups: int | None,
 ) -> Array:
     """Returns `x` normalized by the moments of each example's groups of channels."""
     channels = x.shape[axis]
@@ -68,26 +74,42 @@ def by_group(
             f"num_groups is {groups} for {channels} channels, expected a divisor of "
             "them; pass one"
         )
+    if x.ndim > 2:
+        features = tuple(sorted((1 if axis == 0 else 0, axis)))
+        place = features.index(axis)
+        affine = (None if a is None else expand(a, (place,), 2) for a in (scale, bias))
+        fixed = Groups(features, place, groups, epsilon, dtype)
+        return over_positions(x, *affine, weights, fixed)[0]
 
-    def cut(a: Array) -> Array:  # [..., C, ...] to [..., groups, C / groups, ...]
+    def cut(a: Array) -> Array:  # [N, C] to [N, groups, C / groups]
         inside = (groups, a.shape[axis] // groups) if a.shape[axis] > 1 else (1, 1)
         return a.reshape(*a.shape[:axis], *inside, *a.shape[axis + 1 :])
 
-    examples = 0 if axis else 2  # where `cut` leaves them
-    features = tuple(sorted((examples, axis))) if x.ndim > 1 else (axis,)
     parts = None if weights is None else cut(weights)
-    return _standardize(cut(x), parts, features, epsilon).reshape(x.shape)
+    affine = (cut(a) for a in _affine(x, scale, bias, axis))
+    y, _ = over_channels(cut(x), *affine, parts, Rows(axis + 1, epsilon, dtype))
+    return y.reshape(x.shape)
 
 
-def by_position(x: Array, weights: Array | None, axis: int, epsilon: float) -> Array:
-    """Returns `x` normalized by the moments of each position's channels."""
-    features = tuple(a for a in range(x.ndim) if a != axis)
-    return _standardize(x, weights, features, epsilon)
-
-
-def _standardize(
-    x: Array, weights: Array | None, features: tuple[int, ...], epsilon: float
+def by_position(
+    x: Array,
+    scale: Array | None,
+    bias: Array | None,
+    weights: Array | None,
+    axis: int,
+    epsilon: float,
+    dtype: DType,
 ) -> Array:
-    moments = measure(x, weights, features)
-    fixed = moments.shift, moments.delta, moments.var, None, None
-    return standardize(conceal(x, weights), *fixed, epsilon, features)
+    """Returns `x` normalized by the moments of each position's channels."""
+    affine = _affine(x, scale, bias, axis)
+    return over_channels(x, *affine, weights, Rows(axis, epsilon, dtype))[0]
+
+
+def _affine(
+    x: Array, scale: Array | None, bias: Array | None, axis: int
+) -> tuple[Array, Array]:
+    """Returns scale and bias with the rank of `x`; 1 and 0 where there is none."""
+    dtype, shape = stats_dtype(x.dtype), (x.shape[axis],)
+    scale = jnp.ones(shape, dtype) if scale is None else scale
+    bias = jnp.zeros(shape, dtype) if bias is None else bias
+    return expand(scale, (axis,), x.ndim), expand(bias, (axis,), x.ndim)
