@@ -13,6 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 from jaxbn.base import Array, Axes, DType
 
@@ -69,7 +70,7 @@ def expand(per_channel: Array, features: tuple[int, ...], ndim: int) -> Array:
 
 def is_symbolic(size: Any) -> bool:
     """Returns whether a dimension is known by name only, as `jax.export` has them."""
-    return not isinstance(size, int | np.integer)
+    return export.is_symbolic_dim(size)
 
 
 def stats_dtype(dtype: DType) -> np.dtype:

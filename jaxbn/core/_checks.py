@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbn.base import Array, Params, State
+from jaxbn.core._arrays import is_symbolic
 from jaxbn.core._layout import split_along
 
 
@@ -78,7 +79,10 @@ def _check_together(groups: Any, size: object) -> None:
         )
     if size is None:
         return
-    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+    symbolic = is_symbolic(size)
+    if not symbolic and (
+        isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1
+    ):
         raise ValueError(
             f"normalization_batch_size is {size!r}, expected an int from 1 on; None "
             "normalizes all examples together"

@@ -114,7 +114,7 @@ def make_plan(
         if len(groups or ()) == count:  # Each device by itself.
             shards = devices.num_laid * ghosts
             return Plan(
-                shards=shards if shards > 1 else 0, laid_along=devices.laid_along
+                shards=shards if shards != 1 else 0, laid_along=devices.laid_along
             )
     return _plan_groups(devices, groups, normalization_batch_size)
 

@@ -31,9 +31,9 @@ def cut(x: Array, axis: int, plan: Plan) -> Array:
     A mask that does not vary along the examples has one shard.
     """
     x = jnp.moveaxis(x, axis, 0)
-    shards = plan.shards if x.shape[0] > 1 else 1
+    shards = plan.shards if x.shape[0] != 1 else 1
     x = x.reshape(shards, x.shape[0] // shards, *x.shape[1:])
-    return spread_out(x, plan) if shards > 1 else x
+    return spread_out(x, plan) if shards != 1 else x
 
 
 def features_when_cut(features: tuple[int, ...], axis: int) -> tuple[int, ...]:

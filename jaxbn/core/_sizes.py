@@ -10,6 +10,10 @@ A size, the number of devices and the size of the whole batch decide it
     the whole batch           all devices
 """
 
+from typing import Any
+
+from jaxbn.core._arrays import is_symbolic
+
 
 def resolve_groups(
     normalization_batch_size: int | None, num_examples: int, num_devices: int
@@ -42,6 +46,8 @@ def resolve_groups(
             f"num_examples is {num_examples} on {num_devices} devices, expected a "
             "multiple of them; pad the batch and mask what was added"
         )
+    if size is not None and (is_symbolic(size) or is_symbolic(share)):
+        return _symbolic_groups(size, share)
     possible = possible_sizes(num_examples, num_devices)
     if size is None or (size == num_examples and size in possible):
         return 1, None
@@ -55,6 +61,21 @@ def resolve_groups(
     starts = range(0, num_devices, together)
     groups = [list(range(start, start + together)) for start in starts]
     return max(share // size, 1), groups
+
+
+def _symbolic_groups(size: Any, share: Any) -> tuple[int, list[list[int]] | None]:
+    """Returns the ghost batches of a share of which only the name is known.
+
+    Raises:
+        ValueError: if the size is not known to divide it.
+    """
+    if share % size != 0:
+        raise ValueError(
+            f"normalization_batch_size is {size} for {share} examples a device, a "
+            "symbolic number, expected a divisor of it; name the dimension as a "
+            f"multiple, such as '{size}*k'"
+        )
+    return share // size, [[0]]
 
 
 def possible_sizes(num_examples: int, num_devices: int) -> list[int]:

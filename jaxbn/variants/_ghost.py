@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from jaxbn.base import Array, Axes, Norm, Params, State
 from jaxbn.core import batch_norm, feature_axes
-from jaxbn.core._arrays import as_inexact
+from jaxbn.core._arrays import as_inexact, is_symbolic
 from jaxbn.core._checks import check_switch
 from jaxbn.core._mask import as_weights
 
@@ -109,13 +109,23 @@ def ghost_norm(
     return norm._replace(apply=apply)
 
 
-def group_sizes(examples: int, size: int | None, num_groups: int | None) -> list[int]:
+def group_sizes(examples: Any, size: int | None, num_groups: int | None) -> list[Any]:
     """Returns the sizes of the groups, the larger ones first.
+
+    Of a symbolic number that of one, for all.
 
     Example:
         >>> group_sizes(10, 4, None), group_sizes(10, None, 4)
         ([4, 4, 2], [3, 3, 2, 2])
     """
+    if is_symbolic(examples):
+        if examples % (size or num_groups) != 0:
+            raise ValueError(
+                f"x has {examples} examples, a symbolic number, expected a multiple of "
+                f"{size or num_groups}; name the dimension so, such as "
+                f"'{size or num_groups}*k'"
+            )
+        return [size or examples // num_groups]
     if size is not None:
         whole, rest = divmod(examples, size)
         return [min(size, examples)] * max(whole, 0) + [rest] * (rest > 0)

@@ -89,6 +89,7 @@ def _places(x: Array, norm: Norm, num_splits: int) -> Array:
     if examples % num_splits:
         raise ValueError(
             f"x has {examples} examples, expected a multiple of num_splits, "
-            f"{num_splits}; pass domain=... for parts of other sizes"
+            f"{num_splits}; pass domain=... for parts of other sizes, or name a "
+            f"symbolic dimension as a multiple, such as '{num_splits}*k'"
         )
     return jnp.repeat(jnp.arange(num_splits), examples // num_splits)
