@@ -8,8 +8,8 @@ from jax.sharding import get_abstract_mesh
 from jaxbn.base import Axes, Norm
 from jaxbn.core._batch_norm import bn_apply
 from jaxbn.core._checks import check_options
+from jaxbn.core._devices import axis_names, is_bound
 from jaxbn.core._init import bn_init
-from jaxbn.core._shards import stacks_along
 
 _INIT_OPTIONS = (
     "use_scale",
@@ -83,4 +83,4 @@ def takes_group_index(norm: Norm, **overrides: Any) -> bool:
     axis_name, size = options.get("axis_name"), options.get("normalization_batch_size")
     if size is not None or get_abstract_mesh().explicit_axes:
         return False
-    return axis_name is None or not stacks_along(axis_name)
+    return all(map(is_bound, axis_names(axis_name)))
