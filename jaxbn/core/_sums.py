@@ -17,9 +17,10 @@ Measured on [65536, 64] forward and backward, in arrays of the size of `x`, jax
 0.10.2: 24 to 13). GPUs compute what is shared again: there the form is the plain one.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -110,7 +111,8 @@ def _varying_like(x: Array, *others: Array) -> Array:
     return functools.reduce(match_varying, others, x)
 
 
-class TangentPass(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class TangentPass:
     """`gain * dx + offset + (x - shift) * slope`, cast: the tangent of a norm's output.
 
     Linear in `dx`, `offset` and `slope`. Left to JAX, its transpose would cast the
