@@ -4,6 +4,8 @@ Training with its gradient and new state, and evaluation, with all dimensions bu
 features symbolic, for two platforms at once, saved, loaded and called at two sizes.
 """
 
+import math
+
 import catalog
 import jax
 import jax.numpy as jnp
@@ -29,13 +31,10 @@ def symbolic(dims):
     return jax.ShapeDtypeStruct(export.symbolic_shape(",".join(dims)), jnp.float32)
 
 
-def sample(dims, sizes, offset=1e4):
-    shape = [sizes.get(d.split("*")[-1], 1) for d in dims]
-    for i, d in enumerate(dims):
-        head = d.split("*")[0]
-        shape[i] = int(d) if d.isdigit() else shape[i]
-        shape[i] *= int(head) if "*" in d else 1
-    return jax.random.normal(jax.random.key(0), shape) + offset
+def sample(dims, sizes):
+    factors = (dim.split("*") for dim in dims)
+    shape = [math.prod(int(sizes.get(f, f)) for f in each) for each in factors]
+    return jax.random.normal(jax.random.key(0), shape) + 1e4
 
 
 def agrees(function, dims):

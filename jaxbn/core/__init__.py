@@ -2,10 +2,11 @@
 
 *Arithmetic*, as in the paper: `_moments` (measured, merged), `_normalize`, `_running`,
 and `_training_pass`, all of it with its derivative. *The batch*, who is normalized
-together: `_plan` and `_sizes`, `_shards` (parts of one array), `_reduce` (across
-devices), `_devices` and `_layout` (what pmap, shard_map and jit differ in). *Sums*, how
-they are taken and what compilers need: `_sums`, `_mask`, `_remat`. `_batch_norm`,
-`_init` and `_pair` make a layer of it; `_checks` refuses what does not fit.
+together: `_plan` and `_sizes`, `_shards` (parts of one array), `_by_index` (examples by
+a traced index), `_reduce` (across devices), `_devices` and `_layout` (what pmap,
+shard_map and jit differ in). *Sums*, how they are taken and what compilers need:
+`_sums`, `_mask`, `_remat`. `_batch_norm`, `_init` and `_pair` make a layer of it; `_checks`
+refuses what does not fit.
 """
 
 from jaxbn.core._arrays import feature_axes as feature_axes

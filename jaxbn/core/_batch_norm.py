@@ -43,8 +43,8 @@ from jaxbn.core._normalize import normalize
 from jaxbn.core._plan import Batch, Plan, by_index, make_plan
 from jaxbn.core._remat import named_input
 from jaxbn.core._running import needs_count, update_running
-from jaxbn.core._shards import per_group, pooled_moments
-from jaxbn.core._training_pass import apply_batch, normalize_by
+from jaxbn.core._shards import pooled_moments
+from jaxbn.core._training_pass import apply_batch, apply_stored
 
 Adjust: TypeAlias = Callable[[State, Moments], tuple[Array, Array]]
 """`adjust(state, moments) -> (gain, offset)`; see `bn_apply`."""
@@ -177,28 +177,23 @@ def bn_apply(
     weights = as_weights(mask, x, features)
     scale, bias = params.get("scale"), params.get("bias")
 
-    y = x
-    if use_running_average and index is not None:
-        check_state(state, shape, counts=counts, devices=num_groups)
-        plan = Plan(
-            shards=x.shape[reduction_axes(features, x.ndim)[0]], num_groups=num_groups
-        )
-        batch = Batch(features, epsilon, plan, np.dtype(dtype or x.dtype))
-        mean, var = state["mean"], state["var"]
-        stored = Moments(jnp.ones_like(var), mean, jnp.zeros_like(mean), var)
-        rows = (None if p is None else per_group(p, plan) for p in (scale, bias))
-        y, _ = normalize_by(x, weights, index, stored, batch, *rows, written=False)
-        if not update_stats:
-            return y, state
-    elif use_running_average:
-        check_state(state, shape, counts=counts)
-        mean, var = state["mean"], state["var"]
-        fixed = {"epsilon": epsilon, "axis": axis, "mask": mask, "dtype": dtype}
-        y = normalize(x, mean, var, scale, bias, **fixed)
-        if not update_stats:
-            return y, state
+    dtype = np.dtype(x.dtype if dtype is None else dtype)
     examples = reduction_axes(features, x.ndim)[:1]
     num_examples = math.prod(x.shape[a] for a in examples)
+
+    y = x
+    if use_running_average:
+        check_state(state, shape, counts=counts, devices=num_groups)
+        if index is None:
+            mean, var = state["mean"], state["var"]
+            fixed = {"epsilon": epsilon, "axis": axis, "mask": mask, "dtype": dtype}
+            y = normalize(x, mean, var, scale, bias, **fixed)
+        else:
+            plan = Plan(shards=num_examples, num_groups=num_groups)
+            batch = Batch(features, epsilon, plan, dtype)
+            y = apply_stored(x, scale, bias, weights, batch, index, state)
+        if not update_stats:
+            return y, state
     for axis in examples:
         check_layout(x, axis, axis_name, size)
     plan = make_plan(num_examples, axis_name, axis_index_groups, size)
@@ -208,7 +203,6 @@ def bn_apply(
         copies = num_groups
     if update_stats or adjust is not None:
         check_state(state, shape, counts=counts, devices=copies)
-    dtype = np.dtype(x.dtype if dtype is None else dtype)
     batch = Batch(features, epsilon, plan, dtype)
     if adjust is not None:
         adjust = functools.partial(adjust, _by_group(state, plan, len(shape)))

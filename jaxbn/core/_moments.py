@@ -109,6 +109,12 @@ def moments_about(shift: Array, total: Array, s1: Array, s2: Array) -> Moments:
     return Moments(total, shift, delta, jnp.maximum(s2 - real_dot(s1, delta), 0))
 
 
+def tangent_of(moments: Moments, dmean: Array, dm2: Array) -> Moments:
+    """Returns the tangent of moments; their total and shift are constants."""
+    still = jnp.zeros_like(moments.total), jnp.zeros_like(moments.shift)
+    return Moments(*still, dmean, dm2)
+
+
 def merge_moments(moments: Moments, axis: int = 0) -> Moments:
     """Returns the moments of the union of what was measured apart.
 

@@ -57,7 +57,7 @@ class Batch(NamedTuple):
 
 
 class Devices(NamedTuple):
-    """The devices named, and how they are devices from where a norm is called.
+    """The devices named, and how they are seen from where a norm is called.
 
     Attributes:
         mapped: axes along which this code runs once a device.

@@ -78,6 +78,7 @@ def _absorb(
     unbiased: bool,
     skip_nonfinite: bool,
 ) -> State:
+    """Returns the entries that change."""
     counts = needs_count(momentum, debias)
     moments = Moments(*(laid_like(field, state["mean"]) for field in moments))
     total, var = moments.total, moments.var
@@ -88,7 +89,7 @@ def _absorb(
     valid = total > 0
     if skip_nonfinite:
         valid &= jnp.isfinite(moments.mean) & jnp.isfinite(var)
-    new = {**state}
+    new = {}
     for key, batch in (("mean", moments.mean), ("var", var)):
         old = state[key]
         wide = old.astype(jnp.promote_types(old.dtype, stats_dtype(batch.dtype)))

@@ -20,7 +20,7 @@ Measured on [65536, 64] forward and backward, in arrays of the size of `x`, jax
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -54,25 +54,43 @@ def deviation_sums(
     axes = reduction_axes(features, x.ndim)
     spread = functools.partial(expand, features=features, ndim=x.ndim)
     # What is masked deviates by nothing: filled once, no sum has a selection in it,
-    # which it could not take in (masked forward and backward: 23 arrays to 17).
+    # which it could not take in (masked forward and backward: 23 arrays to 19).
     x = fill(x, weights, spread(shift.astype(x.dtype)))
+    weights = None if weights is None or weights.dtype == bool else weights
 
-    def first(x: Array, shift: Array, *weights: Array) -> tuple[Array, Array]:
+    def first(x: Array, shift: Array, weights: Array | None) -> tuple[Array, Array]:
         near = x.astype(shift.dtype) - spread(shift)
-        return jnp.sum(weigh(near, *weights or (None,)), axes), shift
+        return jnp.sum(weigh(near, weights), axes), shift
 
-    def second(x: Array, shift: Array, *weights: Array) -> Array:
+    def second(x: Array, shift: Array, weights: Array | None) -> Array:
         near = x.astype(shift.dtype) - spread(shift)
-        return jnp.sum(real_dot(near, weigh(near, *weights or (None,))), axes)
+        return jnp.sum(real_dot(near, weigh(near, weights)), axes)
 
-    given = x, shift
-    if weights is not None and weights.dtype != bool:
-        given = x, shift, weights
-    s1, settled = apart(first, shift, *given)
-    return s1, settled, apart(second, shift, *given)
+    s1, settled = apart(first, shift, x, shift, weights)
+    return s1, settled, apart(second, shift, x, shift, weights)
 
 
-def apart(function: Callable[..., Any], shift: Array, *arrays: Array) -> Any:
+def tangent_sums(
+    x: Array,
+    dx: Array,
+    shift: Array,
+    weights: Array | None,
+    features: tuple[int, ...],
+) -> tuple[Array, Array, Array, Array]:
+    """Returns sums of w dx and w (x - shift) dx over all axes but `features`.
+
+    First come `dx`, 0 where the weight is 0 and in the dtype of statistics, and `x -
+    shift`. Linear in `dx`; transposed, the sums are a pass and take nothing in.
+    """
+    axes = reduction_axes(features, x.ndim)
+    wide = expand(shift, features, x.ndim)
+    dx = conceal(dx.astype(stats_dtype(x.dtype)), weights)
+    near = fill(x.astype(dx.dtype), weights, wide) - wide
+    counted = weigh(dx, weights)
+    return dx, near, jnp.sum(counted, axes), jnp.sum(real_dot(near, counted), axes)
+
+
+def apart(function: Callable[..., Any], shift: Array, *arrays: Array | None) -> Any:
     """Returns `function(*arrays)`, on CPUs from a computation of its own.
 
     There it is a branch, the other of which is never taken: no number is NaN and zero.
@@ -83,32 +101,45 @@ def apart(function: Callable[..., Any], shift: Array, *arrays: Array) -> Any:
     if set(mesh.axis_names) - set(mesh.manual_axes) or shift.size == 0:
         return function(*arrays)
 
-    def conditional(shift: Array, *arrays: Array) -> Any:
+    def varying(results: Any) -> Any:
+        others = shift, *jax.tree.leaves(arrays)
+        return jax.tree.map(lambda a: _varying_like(a, *others), results)
+
+    def plain(_: Array, *arrays: Array | None) -> Any:
+        return varying(function(*arrays))
+
+    def conditional(shift: Array, *arrays: Array | None) -> Any:
         one = jnp.real(shift[(0,) * shift.ndim])
         never = jnp.isnan(one) & (one == 0)
-        results = jax.eval_shape(function, *arrays)
 
-        def other(*_: Array) -> Any:
-            return jax.tree.map(
-                lambda a: _varying_like(jnp.zeros(a.shape, a.dtype), shift, *arrays),
-                results,
-            )
+        def other(*_: Array | None) -> Any:
+            results = jax.eval_shape(function, *arrays)
+            zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), results)
+            return varying(zeros)
 
-        def taken(*arrays: Array) -> Any:
-            found = function(*arrays)
-            return jax.tree.map(lambda a: _varying_like(a, shift, *arrays), found)
-
-        return lax.cond(never, other, taken, *arrays)
-
-    def plain(_: Array, *arrays: Array) -> Any:
-        found = function(*arrays)
-        return jax.tree.map(lambda a: _varying_like(a, shift, *arrays), found)
+        return lax.cond(never, other, plain, shift, *arrays)
 
     return lax.platform_dependent(shift, *arrays, cpu=conditional, default=plain)
 
 
 def _varying_like(x: Array, *others: Array) -> Array:
     return functools.reduce(match_varying, others, x)
+
+
+class LinearPass(Protocol):
+    """An element-wise pass over `x`, linear in some arguments, with its transpose.
+
+    Called with `x, shift, gain`, the linear `dx, offset, slope`, and what else it
+    needs; `transpose(dy, x, shift, gain, ...)` returns the cotangents of the three.
+    """
+
+    __call__: Callable[..., Array]
+    transpose: Callable[..., tuple[Array, Array, Array]]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of what it returns."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,25 +161,28 @@ class TangentPass:
         dx: Array,
         offset: Array,
         slope: Array,
-        *weights: Array,
+        weights: Array | None = None,
     ) -> Array:
         """Returns the tangent of `y`, 0 where the weight is 0."""
         spread = functools.partial(expand, features=self.features, ndim=x.ndim)
-        if weights:
-            x = fill(x, weights[0], spread(shift.astype(x.dtype)))
+        x = fill(x, weights, spread(shift.astype(x.dtype)))
         near = x.astype(shift.dtype) - spread(shift)
         dy = spread(gain) * dx + spread(offset) + near * spread(slope)
-        return conceal(dy.astype(self.dtype), *weights or (None,))
+        return conceal(dy.astype(self.dtype), weights)
 
     def transpose(
-        self, dy: Array, x: Array, shift: Array, gain: Array, *weights: Array
+        self,
+        dy: Array,
+        x: Array,
+        shift: Array,
+        gain: Array,
+        weights: Array | None = None,
     ) -> tuple[Array, Array, Array]:
         """Returns gain * dy, sum(dy) and sum(dy * (x - shift))."""
         axes = reduction_axes(self.features, x.ndim)
         spread = functools.partial(expand, features=self.features, ndim=x.ndim)
-        if weights:
-            dy = conceal(dy, weights[0])
-            x = fill(x, weights[0], spread(shift.astype(x.dtype)))
+        dy = conceal(dy, weights)
+        x = fill(x, weights, spread(shift.astype(x.dtype)))
 
         def first(dy: Array) -> Array:
             return jnp.sum(dy.astype(shift.dtype), axes)
@@ -162,8 +196,9 @@ class TangentPass:
         return spread(gain) * dy.astype(shift.dtype), s1, s2
 
 
-def tangent_pass(function: TangentPass, *arrays: Array) -> Array:
-    """Returns `function(*arrays)`, transposed as that says."""
+def tangent_pass(function: LinearPass, *given: Array | None) -> Array:
+    """Returns `function(*given)`, transposed as that says; None only at the end."""
+    arrays = tuple(a for a in given if a is not None)
     if any(jnp.iscomplexobj(a) for a in arrays) or get_abstract_mesh().explicit_axes:
         return function(*arrays)
     arrays = tuple(_varying_like(a, *arrays) for a in arrays)
@@ -172,20 +207,20 @@ def tangent_pass(function: TangentPass, *arrays: Array) -> Array:
 
 @functools.cache
 def _tangent_primitive() -> Primitive:
-    """Returns the primitive that evaluates a `TangentPass`, with its rules for JAX.
+    """Returns the primitive that evaluates a `LinearPass`, with its rules for JAX.
 
     All but the transpose are those of the plain function, so that forward mode, vmap
     and higher derivatives see what they would see without it.
     """
     primitive = Primitive("batch_norm_tangent")
 
-    def evaluate(*arrays: Array, function: TangentPass) -> Array:
+    def evaluate(*arrays: Array, function: LinearPass) -> Array:
         return function(*arrays)
 
-    def shaped(*avals: Any, function: TangentPass) -> Any:
+    def shaped(*avals: Any, function: LinearPass) -> Any:
         return avals[3].update(dtype=np.dtype(function.dtype), weak_type=False)
 
-    def push_forward(primals: Any, tangents: Any, *, function: TangentPass) -> Any:
+    def push_forward(primals: Any, tangents: Any, *, function: LinearPass) -> Any:
         moving = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero]
 
         def of_moving(*some: Array) -> Array:
@@ -197,7 +232,7 @@ def _tangent_primitive() -> Primitive:
         some = tuple(primals[i] for i in moving)
         return jax.jvp(of_moving, some, tuple(tangents[i] for i in moving))
 
-    def transpose(ct: Any, *arrays: Any, function: TangentPass) -> Any:
+    def transpose(ct: Any, *arrays: Any, function: LinearPass) -> Any:
         linear = [ad.is_undefined_primal(a) for a in arrays]
         if type(ct) is ad.Zero:
             return [
@@ -209,7 +244,7 @@ def _tangent_primitive() -> Primitive:
         found = [None, None, None, *found, *[None] * len(arrays[6:])]
         return [a if wanted else None for a, wanted in zip(found, linear, strict=True)]
 
-    def batch(arrays: Any, axes: Any, *, function: TangentPass) -> Any:
+    def batch(arrays: Any, axes: Any, *, function: LinearPass) -> Any:
         return jax.vmap(function, in_axes=axes)(*arrays), 0
 
     primitive.def_impl(evaluate)

@@ -29,12 +29,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from jaxbn.base import Array
-from jaxbn.core._arrays import expand, real_dot, reduction_axes, stats_dtype
+from jaxbn.base import Array, State
+from jaxbn.core._arrays import real_dot, reduction_axes
 from jaxbn.core._devices import are_mesh_axes, match_varying
-from jaxbn.core._mask import conceal, fill, weigh
-from jaxbn.core._moments import Moments, as_divisor
+from jaxbn.core._mask import conceal
+from jaxbn.core._moments import Moments, as_divisor, tangent_of
 from jaxbn.core._normalize import inverse_deviation, standardize
 from jaxbn.core._plan import Batch, Plan
 from jaxbn.core._reduce import reduce_moments, sum_over_group
@@ -49,7 +50,7 @@ from jaxbn.core._shards import (
     sum_shards,
     to_shards,
 )
-from jaxbn.core._sums import TangentPass, tangent_pass
+from jaxbn.core._sums import TangentPass, tangent_pass, tangent_sums
 
 Adjust = Callable[[Moments], tuple[Array, Array]]
 
@@ -72,32 +73,58 @@ def apply_batch(
     still knows the axes when it traces it. `index`, [N], is the group of each example
     where the plan has them by index.
     """
-    plan = batch.plan
-    on_mesh = are_mesh_axes(plan.axis_name or ())
-    moments = traced_once(_measure, on_mesh)(x, weights, index, batch)
-    given = x, weights, index, moments, batch
+    axis = reduction_axes(batch.features, x.ndim)[:1]
+    x, weights, batch = _cut(x, weights, batch)
+    on_mesh = are_mesh_axes(batch.plan.axis_name or ())
+    measured = traced_once(_measure, on_mesh)(x, weights, index, batch)
+    scale, bias = (per_group(p, batch.plan) for p in (scale, bias))
     written = custom_derivative and on_mesh
-    scale, bias = per_group(scale, plan), per_group(bias, plan)
+
+    def normalize(
+        scale: Array | None, bias: Array | None, known: Moments
+    ) -> tuple[Array, Moments]:
+        given = x, scale, bias, weights, index
+        if not written:
+            return plain_normalize(*given, known, batch), known
+        return normalize_batch(*given, lax.stop_gradient(known), batch)
+
     if adjust is None:
-        return normalize_by(*given, scale, bias, written)
+        y, moments = normalize(scale, bias, measured)
+        return _join(y, axis, batch.plan), moments
     # The moments as functions of `x`; this output is not used and not computed.
-    _, moments = normalize_by(*given, None, None, written)
+    _, moments = normalize(None, None, measured)
     gain, offset = adjust(moments)
     if scale is not None:
         gain, offset = gain * scale, offset * scale
     offset = offset if bias is None else offset + bias
-    if written:
-        moments = given[3]
-    y, _ = normalize_by(x, weights, index, moments, batch, gain, offset, written)
-    return y, moments
+    y, _ = normalize(gain, offset, measured)
+    return _join(y, axis, batch.plan), moments
+
+
+def apply_stored(
+    x: Array,
+    scale: Array | None,
+    bias: Array | None,
+    weights: Array | None,
+    batch: Batch,
+    index: Array,
+    state: State,
+) -> Array:
+    """Returns `x` normalized by stored statistics, those of each example's group."""
+    axis = reduction_axes(batch.features, x.ndim)[:1]
+    x, weights, batch = _cut(x, weights, batch)
+    mean, var = state["mean"], state["var"]
+    stored = Moments(jnp.ones_like(var), mean, jnp.zeros_like(mean), var)
+    scale, bias = (per_group(p, batch.plan) for p in (scale, bias))
+    y = plain_normalize(x, scale, bias, weights, index, stored, batch)
+    return _join(y, axis, batch.plan)
 
 
 @functools.cache
 def traced_once(function: Callable[..., Any], on_mesh: bool = True) -> Any:
     """Returns `function` jitted: layers of one shape are traced and written once.
 
-    Not where an axis of `vmap` is named, which JAX cannot
-    look up in a nested jit.
+    Not where an axis of `vmap` is named, which JAX cannot look up in a nested jit.
     """
     return jax.jit(function, static_argnames="batch") if on_mesh else function
 
@@ -106,42 +133,25 @@ def _measure(
     x: Array, weights: Array | None, index: Array | None, batch: Batch
 ) -> Moments:
     plan = batch.plan
-    x, weights, features = _cut(x, weights, batch)
-    moments = merge_shards(measure_shards(x, weights, features, plan, index), plan)
+    moments = measure_shards(x, weights, batch.features, plan, index)
+    moments = merge_shards(moments, plan)
     return reduce_moments(moments, plan.axis_name, plan.axis_index_groups)
-
-
-def normalize_by(
-    x: Array,
-    weights: Array | None,
-    index: Array | None,
-    moments: Moments,
-    batch: Batch,
-    scale: Array | None,
-    bias: Array | None,
-    written: bool,
-) -> tuple[Array, Moments]:
-    """Returns y and the moments, both with the derivative of the whole."""
-    axis = reduction_axes(batch.features, x.ndim)[:1]
-    x, weights, features = _cut(x, weights, batch)
-    batch = batch._replace(features=features)
-    if written:
-        still = jax.lax.stop_gradient(moments)
-        y, moments = normalize_batch(x, scale, bias, weights, index, still, batch)
-    else:
-        y = plain_normalize(x, scale, bias, weights, index, moments, batch)
-    return join(y, *axis) if batch.plan.shards else y, moments
 
 
 def _cut(
     x: Array, weights: Array | None, batch: Batch
-) -> tuple[Array, Array | None, tuple[int, ...]]:
-    plan = batch.plan
-    if not plan.shards:
-        return x, weights, batch.features
+) -> tuple[Array, Array | None, Batch]:
+    """Returns what was given with the shards of the plan in front, if it has any."""
+    if not batch.plan.shards:
+        return x, weights, batch
     (axis,) = reduction_axes(batch.features, x.ndim)[:1]
-    weights = None if weights is None else cut(weights, axis, plan)
-    return cut(x, axis, plan), weights, features_when_cut(batch.features, axis)
+    weights = None if weights is None else cut(weights, axis, batch.plan)
+    features = features_when_cut(batch.features, axis)
+    return cut(x, axis, batch.plan), weights, batch._replace(features=features)
+
+
+def _join(y: Array, axis: tuple[int, ...], plan: Plan) -> Array:
+    return join(y, *axis) if plan.shards else y
 
 
 def plain_normalize(
@@ -206,8 +216,7 @@ def _derive(
     linear = functools.partial(traced_once(_linear), batch=batch)
     kept = jax.checkpoint(linear, prevent_cse=False)
     dy, dmean, dm2 = kept((x, scale, weights, index, moments), (dx, dscale, dbias))
-    still = jnp.zeros_like(moments.total), jnp.zeros_like(moments.shift)
-    return (y, moments), (dy, Moments(*still, dmean, dm2))
+    return (y, moments), (dy, tangent_of(moments, dmean, dm2))
 
 
 def _linear(known: tuple, tangents: tuple, batch: Batch) -> tuple[Array, Array, Array]:
@@ -218,13 +227,8 @@ def _linear(known: tuple, tangents: tuple, batch: Batch) -> tuple[Array, Array, 
     x, scale, weights, index, moments = known
     dx, dscale, dbias = tangents
     back = functools.partial(to_shards, plan=batch.plan, index=index)
-    axes = reduction_axes(batch.features, x.ndim)
     shift = back(moments.shift)
-    spread = functools.partial(expand, features=batch.features, ndim=x.ndim)
-    dx = conceal(dx.astype(stats_dtype(x.dtype)), weights)
-    counted = weigh(dx, weights)
-    near = fill(x.astype(dx.dtype), weights, spread(shift)) - spread(shift)
-    dsum, dnear = jnp.sum(counted, axes), jnp.sum(real_dot(near, counted), axes)
+    dx, near, dsum, dnear = tangent_sums(x, dx, shift, weights, batch.features)
     dnear = dnear - real_dot(back(moments.delta), dsum)
     dsum, dsquares = _pool(batch.plan, index, dsum, dnear)
 
@@ -240,8 +244,7 @@ def _linear(known: tuple, tangents: tuple, batch: Batch) -> tuple[Array, Array, 
         uv = back(match_varying(jnp.stack([u, v], -1), like=near))
         u, v = uv[..., 0], uv[..., 1]
     function = TangentPass(batch.features, np.dtype(batch.dtype))
-    masks = () if weights is None else (weights,)
-    dy = tangent_pass(function, x, shift, back(gain), dx, u, v, *masks)
+    dy = tangent_pass(function, x, shift, back(gain), dx, u, v, weights)
     return dy, dsum / n, 2 * dsquares
 
 

@@ -25,11 +25,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbn.base import Array, DType
-from jaxbn.core._arrays import expand, real_dot, reduction_axes, stats_dtype
-from jaxbn.core._mask import conceal, count, fill, weigh
-from jaxbn.core._moments import Moments, as_divisor, merge_moments, moments_about
+from jaxbn.core._arrays import expand, real_dot
+from jaxbn.core._mask import conceal, count
+from jaxbn.core._moments import (
+    Moments,
+    as_divisor,
+    merge_moments,
+    moments_about,
+    tangent_of,
+)
 from jaxbn.core._normalize import inverse_deviation
-from jaxbn.core._sums import TangentPass, choose_shift, deviation_sums, tangent_pass
+from jaxbn.core._sums import (
+    TangentPass,
+    choose_shift,
+    deviation_sums,
+    tangent_pass,
+    tangent_sums,
+)
 
 
 class Groups(NamedTuple):
@@ -125,26 +137,16 @@ def _derive_over_positions(groups: Groups, primals: tuple, tangents: tuple) -> A
     linear = functools.partial(_linear_over_positions, groups)
     kept = jax.checkpoint(linear, prevent_cse=False)
     dy, dmean, dm2 = kept((x, scale, weights, shift, moments), tangents[:3])
-    return (y, shift, moments), (dy, jnp.zeros_like(shift), moved(moments, dmean, dm2))
-
-
-def moved(moments: Moments, dmean: Array, dm2: Array) -> Moments:
-    """Returns the tangents of moments; their total and shift are constants."""
-    still = jnp.zeros_like(moments.total), jnp.zeros_like(moments.shift)
-    return Moments(*still, dmean, dm2)
+    moved = dy, jnp.zeros_like(shift), tangent_of(moments, dmean, dm2)
+    return (y, shift, moments), moved
 
 
 def _linear_over_positions(groups: Groups, known: tuple, tangents: tuple) -> tuple:
     """Returns the tangents of y, and of the mean and m2 of the groups."""
     x, scale, weights, shift, moments = known
     dx, dscale, dbias = tangents
-    axes = reduction_axes(groups.features, x.ndim)
-    wide = functools.partial(expand, features=groups.features, ndim=x.ndim)
-    dx = conceal(dx.astype(stats_dtype(x.dtype)), weights)
-    counted = weigh(dx, weights)
-    near = fill(x.astype(dx.dtype), weights, wide(shift)) - wide(shift)
     far, gain = _far_and_gain(shift, moments, groups)
-    dsum, dnear = jnp.sum(counted, axes), jnp.sum(real_dot(near, counted), axes)
+    dx, _, dsum, dnear = tangent_sums(x, dx, shift, weights, groups.features)
     dsquares = groups.add(dnear + real_dot(far, dsum))
     n = as_divisor(moments.total)
     dmean = groups.add(dsum) / n
@@ -162,7 +164,6 @@ def _linear_over_positions(groups: Groups, known: tuple, tangents: tuple) -> tup
         )
         shift, gain = (jnp.expand_dims(a, extra) for a in (shift, gain))
     function = TangentPass(kept, np.dtype(groups.dtype))
-    masks = () if weights is None else (weights,)
     slope = slope.astype(offset.dtype)
-    dy = tangent_pass(function, x, shift, gain, dx, offset, slope, *masks)
+    dy = tangent_pass(function, x, shift, gain, dx, offset, slope, weights)
     return dy, dmean, 2 * dsquares
