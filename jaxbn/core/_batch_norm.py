@@ -1,6 +1,6 @@
 """Batch norm: the bricks laid in the usual order, as one function.
 
-moments of the batch  ->  pooled over devices  ->  pooled_moments by the running
+moments of the batch  ->  pooled over devices  ->  absorbed by the running
 statistics  ->  used to normalize (in training; in evaluation the running ones are)
 """
 
@@ -113,7 +113,7 @@ def bn_apply(
             behind comes out as 0, sends and receives no gradient, and may be NaN. (Flax
             and Keras leave it out of the statistics but normalize it with them.)
         use_running_average: which statistics normalize; `not train` by default.
-        update_stats: whether the batch is pooled_moments; `train` by default. Off for a
+        update_stats: whether the state absorbs the batch; `train` by default. Off for a
             second forward pass (SAM, gradient penalties, teachers).
         dtype: of `y`; that of `x` by default. (Flax promotes bfloat16 to the float32
             of its parameters.) Statistics are in at least float32.

@@ -18,7 +18,8 @@ from jaxbn.base import Array
 from jaxbn.core._layout import keep
 from jaxbn.core._mask import count
 from jaxbn.core._moments import Moments, moments_about
-from jaxbn.core._sums import choose_shift, deviation_sums
+from jaxbn.core._shift import choose_shift
+from jaxbn.core._sums import deviation_sums
 
 
 def measure_by_index(

@@ -22,7 +22,8 @@ from jax.typing import ArrayLike
 from jaxbn.base import Array, Axes
 from jaxbn.core._arrays import as_inexact, feature_axes, real_dot
 from jaxbn.core._mask import as_weights, count
-from jaxbn.core._sums import by_parts, choose_shift, deviation_sums
+from jaxbn.core._shift import by_parts, choose_shift
+from jaxbn.core._sums import deviation_sums
 
 
 class Moments(NamedTuple):

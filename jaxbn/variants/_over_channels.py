@@ -34,7 +34,8 @@ from jaxbn.core._moments import (
     tangent_of,
 )
 from jaxbn.core._normalize import inverse_deviation
-from jaxbn.core._sums import apart, choose_shift, tangent_pass, tangent_sums
+from jaxbn.core._shift import choose_shift
+from jaxbn.core._sums import apart, tangent_pass, tangent_sums
 
 FEW = 16
 """Up to so many are added one by one."""

@@ -35,9 +35,9 @@ from jaxbn.core._moments import (
     tangent_of,
 )
 from jaxbn.core._normalize import inverse_deviation
+from jaxbn.core._shift import choose_shift
 from jaxbn.core._sums import (
     TangentPass,
-    choose_shift,
     deviation_sums,
     tangent_pass,
     tangent_sums,
