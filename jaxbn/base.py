@@ -137,18 +137,21 @@ class Norm(NamedTuple):
     moves: bool = True
 
 
-def variable_names(
+def variable_shapes(
     norm: Norm, num_features: int | Sequence[int]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns the names in `params` and in `state`, in the order `norm` makes them.
+) -> tuple[dict[str, jax.ShapeDtypeStruct], dict[str, jax.ShapeDtypeStruct]]:
+    """Returns shapes and dtypes of `params` and of `state`, in the order made.
 
     Nothing is computed. The order decides which random key an initializer gets.
     """
-    names = []
+    shapes = []
 
     def note() -> None:
-        names.extend(map(tuple, norm.init(num_features)))
+        for tree in norm.init(num_features):
+            shapes.append(
+                {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in tree.items()}
+            )
 
     jax.eval_shape(note)
-    params, state = names
+    params, state = shapes
     return params, state

@@ -81,19 +81,21 @@ def call_norm(
         overrides |= base.NOTHING_SHARED
         overrides |= {"domain": 0} if norm.parts else {}
 
-    def init(name: str, kind: int, key: Array | None = None) -> Array:
-        return norm.init(num_features, key=key)[kind][name]
-
-    # The order in which Flax's BatchNorm creates them.
-    param_names, state_names = base.variable_names(norm, num_features)
+    # In the order in which Flax's BatchNorm creates them.
+    param_shapes, state_shapes = base.variable_shapes(norm, num_features)
     state = {
-        name: module.variable("batch_stats", name, init, name, 1)
-        for name in state_names
+        name: module.variable(
+            "batch_stats", name, lambda name=name: norm.init(num_features)[1][name]
+        )
+        for name in state_shapes
     }
-    params = {
-        name: module.param(name, lambda key, name=name: init(name, 0, key))
-        for name in param_names
-    }
+
+    def start(key: Array, name: str) -> Array:
+        if module.has_variable("params", name):  # Flax asks for the shape only.
+            return jnp.zeros(param_shapes[name].shape, param_shapes[name].dtype)
+        return norm.init(num_features, key=key)[0][name]
+
+    params = {name: module.param(name, start, name) for name in param_shapes}
     y, new = norm.apply(
         params,
         {name: variable.value for name, variable in state.items()},

@@ -236,7 +236,7 @@ def _create(
     module: Any, norm: base.Norm, rngs: nnx.Rngs, metadata: Mapping[str, Any]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Gives `module` the variables of `norm`; returns their names, params and state."""
-    params, state = base.variable_names(norm, module.num_features)
+    params, state = map(tuple, base.variable_shapes(norm, module.num_features))
     for name in state:
         value = norm.init(module.num_features)[1][name]
         setattr(module, name, nnx.BatchStat(value))

@@ -16,6 +16,12 @@ import jaxbn
 MASK = np.array([[1, 0], [1, 1], [0, 0], [1, 1], [0, 1]], bool)
 WEIGHTS = MASK * np.array([0.5, 1.0, 3.0, 2.0, 0.25])[:, None]
 MASKS = {"no mask": None, "bool": MASK, "weights": WEIGHTS}
+HIDING = {
+    "elements": MASK,
+    "examples": MASK[:, :1],
+    "positions": MASK[:1],
+    "examples weighed": WEIGHTS[:, 1:],
+}
 SHAPE = (5, 2, 3)
 
 
@@ -129,6 +135,31 @@ def test_hessian_is_that_of_plain_autodiff_in_reverse_over_reverse(x64):
 
         plain = layer(MASK, custom_derivative=False)
         oracle.assert_close(second(layer(MASK)), second(plain), 1e-12)
+
+
+@pytest.mark.parametrize("kind", HIDING)
+@pytest.mark.parametrize("custom", [True, False], ids=["custom", "plain"])
+def test_what_is_hidden_has_no_say_in_second_derivatives(kind, custom, x64):
+    """NaN behind the mask, in `x` and in what is multiplied by y, and 0 there."""
+    with x64():
+        (x, scale, bias), factor = arguments(), draw(4)
+        f = layer(HIDING[kind], custom_derivative=custom)
+        shown = np.broadcast_to(HIDING[kind][..., None] != 0, SHAPE)
+
+        def slope(x, factor):
+            def loss(x):
+                y, mean, var = f(x, scale, bias)
+                return jnp.sum(jnp.where(shown, factor * y**3, 0)) + jnp.sum(mean * var)
+
+            return jnp.sum(jax.grad(loss)(x) ** 2)
+
+        derive = jax.jit(jax.grad(slope, argnums=(0, 1)))
+        zero, nan = (
+            derive(*(jnp.where(shown, a, value) for a in (x, factor)))
+            for value in (0.0, jnp.nan)
+        )
+        jax.tree.map(lambda a, b: oracle.assert_close(a, b, 1e-12), nan, zero)
+        assert np.all(np.asarray(nan)[:, ~shown] == 0)
 
 
 def test_gradient_through_the_state_by_hand(x64):

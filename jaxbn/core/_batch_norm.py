@@ -4,11 +4,13 @@ moments of the batch  ->  pooled over devices  ->  absorbed by the running
 statistics  ->  used to normalize (in training; in evaluation the running ones are)
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -27,6 +29,7 @@ from jaxbn.core._arrays import (
     feature_axes,
     feature_shape,
     reduction_axes,
+    stats_dtype,
 )
 from jaxbn.core._checks import (
     check_layout,
@@ -36,10 +39,9 @@ from jaxbn.core._checks import (
     check_state_dtypes,
     check_switch,
 )
-from jaxbn.core._devices import mesh_size
+from jaxbn.core._devices import are_mesh_axes, mesh_size
 from jaxbn.core._mask import as_weights
 from jaxbn.core._moments import Moments
-from jaxbn.core._normalize import normalize
 from jaxbn.core._plan import Batch, Plan, by_index, make_plan
 from jaxbn.core._remat import named_input
 from jaxbn.core._running import needs_count, update_running
@@ -127,7 +129,8 @@ def bn_apply(
             value becomes `gain * xhat + offset` before scale and bias. Batch
             renormalization and adaptation at test time are made of it. It is given the
             state before the update; with several batches in the array everything is
-            [batches, C], the state [1, C].
+            [batches, C], the state [1, C]. One that is a frozen dataclass is traced
+            once for all layers alike.
         group_index: [N] integers, traced or not: which group each example is of, with a
             state, and if wanted parameters, of [groups, C]. Each group is normalized by
             itself and moves its own row; `domain_norm` is made of it. Not with a
@@ -175,65 +178,117 @@ def bn_apply(
     check_params(params, shape, x, num_groups)
     counts = update_stats and needs_count(momentum, debias)
     weights = as_weights(mask, x, features)
-    scale, bias = params.get("scale"), params.get("bias")
-
-    dtype = np.dtype(x.dtype if dtype is None else dtype)
     examples = reduction_axes(features, x.ndim)[:1]
     num_examples = math.prod(x.shape[a] for a in examples)
 
-    y = x
+    plan = Plan(shards=num_examples if num_groups else 0, num_groups=num_groups)
     if use_running_average:
         check_state(state, shape, counts=counts, devices=num_groups)
-        if index is None:
-            mean, var = state["mean"], state["var"]
-            fixed = {"epsilon": epsilon, "axis": axis, "mask": mask, "dtype": dtype}
-            y = normalize(x, mean, var, scale, bias, **fixed)
-        else:
-            plan = Plan(shards=num_examples, num_groups=num_groups)
-            batch = Batch(features, epsilon, plan, dtype)
-            y = apply_stored(x, scale, bias, weights, batch, index, state)
-        if not update_stats:
-            return y, state
-    for axis in examples:
-        check_layout(x, axis, axis_name, size)
-    plan = make_plan(num_examples, axis_name, axis_index_groups, size)
-    copies = mesh_size(plan.laid_along)
-    if index is not None:
-        plan = by_index(plan, num_examples, num_groups, size)
-        copies = num_groups
-    if update_stats or adjust is not None:
-        check_state(state, shape, counts=counts, devices=copies)
-    batch = Batch(features, epsilon, plan, dtype)
-    if adjust is not None:
-        adjust = functools.partial(adjust, _by_group(state, plan, len(shape)))
-    by_batch, moments = apply_batch(
-        x, scale, bias, weights, batch, custom_derivative, adjust, index
+    if update_stats or not use_running_average:
+        for axis in examples:
+            check_layout(x, axis, axis_name, size)
+        plan = make_plan(num_examples, axis_name, axis_index_groups, size)
+        copies = mesh_size(plan.laid_along)
+        if index is not None:
+            plan = by_index(plan, num_examples, num_groups, size)
+            copies = num_groups
+        if update_stats or adjust is not None:
+            check_state(state, shape, counts=counts, devices=copies)
+        if adjust is not None:
+            _check_one_state(state, plan, len(shape))
+    if update_stats:
+        check_state_dtypes(state, stats_dtype(x.dtype))
+
+    dtype = np.dtype(x.dtype if dtype is None else dtype)
+    step = Step(
+        Batch(features, epsilon, plan, dtype),
+        use_running_average,
+        update_stats,
+        momentum,
+        debias,
+        unbiased,
+        skip_nonfinite,
+        custom_derivative,
     )
-    if not use_running_average:
-        y = by_batch
-    if not update_stats:
-        return y, state
-    check_state_dtypes(state, moments.shift.dtype)
+    used = {key: state[key] for key in ("mean", "var", "count") if key in state}
+    once = step.is_static() and (adjust is None or dataclasses.is_dataclass(adjust))
+    take_step = _step_once if once else _take_step
+    y, new = take_step(params, used, x, weights, index, step, adjust)
+    return y, {**state, **new} if update_stats else state
+
+
+class Step(NamedTuple):
+    """What `bn_apply` was asked for, checked; hashable unless `momentum` is traced."""
+
+    batch: Batch
+    use_running_average: bool
+    update_stats: bool
+    momentum: float | Array | None
+    debias: bool
+    unbiased: bool
+    skip_nonfinite: bool
+    custom_derivative: bool
+
+    def is_static(self) -> bool:
+        """Returns whether a jit of its own can take it.
+
+        Not with a traced momentum, nor where an axis of vmap is named, which JAX does
+        not look up in a nested jit; and a pass over `x` alone is none to keep.
+        """
+        static = isinstance(self.momentum, float | int | None)
+        static &= self.update_stats or not self.use_running_average
+        return static and are_mesh_axes(self.batch.plan.axis_name or ())
+
+
+def _take_step(
+    params: Params,
+    state: State,
+    x: Array,
+    weights: Array | None,
+    index: Array | None,
+    step: Step,
+    adjust: Adjust | None = None,
+) -> tuple[Array, State]:
+    """Returns `y`, and the state, empty where it stays as it is."""
+    batch, rank = step.batch, len(step.batch.features)
+    given = x, params.get("scale"), params.get("bias"), weights, batch
+    stored = apply_stored(*given, index, state) if step.use_running_average else None
+    if stored is not None and not step.update_stats:
+        return stored, {}
+    if adjust is not None:
+        adjust = functools.partial(adjust, _by_group(state, batch.plan))
+    y, moments = apply_batch(*given, step.custom_derivative, adjust, index)
+    y = y if stored is None else stored
+    if not step.update_stats:
+        return y, {}
     if index is None:
-        moments = pooled_moments(moments, plan, state["mean"].ndim > len(shape))
+        moments = pooled_moments(moments, batch.plan, state["mean"].ndim > rank)
     return y, update_running(
         state,
         moments,
-        momentum=momentum,
-        debias=debias,
-        unbiased=unbiased,
-        skip_nonfinite=skip_nonfinite,
+        momentum=step.momentum,
+        debias=step.debias,
+        unbiased=step.unbiased,
+        skip_nonfinite=step.skip_nonfinite,
     )
 
 
-def _by_group(state: State, plan: Plan, rank: int) -> State:
-    """Returns the state as every batch in the array has it, [1, C]; [C] for one."""
-    if not plan.shards or plan.num_groups:
-        return state
+_step_once = jax.jit(_take_step, static_argnames=("step", "adjust"))
+"""Jitted: layers alike are traced, differentiated and written into a program once."""
+
+
+def _check_one_state(state: State, plan: Plan, rank: int) -> None:
+    """Refuses statistics stacked over devices, where one is asked for."""
     stacked = [key for key, value in state.items() if value.ndim > rank]
-    if stacked:
+    if plan.shards and not plan.num_groups and stacked:
         raise ValueError(
             f"state {stacked} is stacked over devices, expected one for all where "
             "normalized values are adjusted; merge it by merge_batch_stats"
         )
-    return {key: v[None] if v.ndim == rank else v for key, v in state.items()}
+
+
+def _by_group(state: State, plan: Plan) -> State:
+    """Returns the state as every batch in the array has it, [1, C]; [C] for one."""
+    if not plan.shards or plan.num_groups:
+        return state
+    return {key: value[None] for key, value in state.items()}

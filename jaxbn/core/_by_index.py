@@ -7,19 +7,32 @@ What one group holds, NaN included, is not seen by another.
 On CPUs the small sums are scattered and gathered ([4096, 256]: 0.18 ms whatever the
 number of groups, as much as a plain sum; a product with a one-hot matrix takes 0.28 to
 0.53). Elsewhere, where many additions to one place wait for each other, every group is
-a sum with a mask, of these small arrays.
+a sum with a mask, of these small arrays. Where an example is a row, one number a
+channel, what is scattered is as large as `x`: a CPU makes and adds it block by block,
+so that it stays in the cache ([4096, 256], both sums: 3.2 ms at once, 0.77 in blocks).
 """
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxbn.base import Array
+from jaxbn.core._arrays import expand, is_symbolic, reduction_axes
+from jaxbn.core._devices import vary_alike
 from jaxbn.core._layout import keep
-from jaxbn.core._mask import count
+from jaxbn.core._linear import LinearPass, TangentPass, TangentSums
+from jaxbn.core._mask import conceal, count
 from jaxbn.core._moments import Moments, moments_about
 from jaxbn.core._shift import choose_shift
-from jaxbn.core._sums import deviation_sums
+from jaxbn.core._sums import deviation_sums, deviations
+
+BLOCK_BYTES = 2**16
+"""Of rows: with two arrays made of it, what a core's cache holds."""
 
 
 def measure_by_index(
@@ -46,9 +59,140 @@ def measure_by_index(
     first = jnp.broadcast_to(first, (num_groups, *near.shape[1:]))
     found = jnp.take_along_axis(near, first, 0, mode="clip")
     shift = jnp.where(first < near.shape[0], found, 0)
-    s1, _, s2 = deviation_sums(x, take_by_index(shift, index), weights, features)
-    total, s1, s2 = (sum_by_index(a, index, num_groups) for a in (total, s1, s2))
+    if are_rows(x, features):
+
+        def of_rows(x: Array, weights: Array | None, shift: Array) -> tuple:
+            near = deviations(x, shift, weights, features)
+            sums = TangentSums(features, near.dtype)
+            return sums((x, shift, weights), (near,))
+
+        s1, s2 = sums_of_rows(of_rows, (x, weights), shift, index)
+    else:
+        (near,) = take_by_index(index, shift)
+        s1, _, s2 = deviation_sums(x, near, weights, features)
+        s1, s2 = (sum_by_index(s, index, num_groups) for s in (s1, s2))
+    total = sum_by_index(total, index, num_groups)
     return moments_about(shift, jnp.broadcast_to(total, s1.shape), s1, s2)
+
+
+@dataclasses.dataclass(frozen=True)
+class SumsByIndex(LinearPass):
+    """`TangentSums` of the examples of each group, about its own shift, [groups, C].
+
+    Known are x, shift, weights (or None) and index; linear in dx.
+    """
+
+    features: tuple[int, ...]
+    dtype: np.dtype
+
+    def __call__(self, known: tuple, linear: tuple) -> tuple[Array, ...]:
+        """Returns both sums, [groups, C]."""
+        (x, shift, weights, index), (dx,) = known, linear
+        sums = self._plain()
+
+        def of_rows(dx: Array, x: Array, weights: Array | None, shift: Array) -> tuple:
+            return sums((x, shift, weights), (dx,))
+
+        if are_rows(x, self.features):
+            return sums_of_rows(of_rows, (dx, x, weights), shift, index)
+        found = of_rows(dx, x, weights, *take_by_index(index, shift))
+        return tuple(sum_by_index(s, index, shift.shape[0]) for s in found)
+
+    def transpose(self, known: tuple, cotangents: tuple) -> tuple[Array]:
+        """Returns what `TangentSums` does, of each example's group."""
+        x, shift, weights, index = known
+        shift, *moved = take_by_index(index, shift, *cotangents)
+        known = x, shift, weights
+        return self._plain().transpose(known, tuple(moved))
+
+    def shaped(self, known: tuple, linear: tuple) -> tuple[Any, Any]:
+        """Returns the abstract sums."""
+        return self._plain().shaped(known, linear)
+
+    def _plain(self) -> TangentSums:
+        return TangentSums(self.features, self.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class PassByIndex(LinearPass):
+    """`TangentPass` with the shift, gain, offset and slope of each example's group.
+
+    Known are x, shift, gain, weights (or None) and index; linear in dx, offset, slope.
+    """
+
+    features: tuple[int, ...]
+    dtype: np.dtype
+
+    def __call__(self, known: tuple, linear: tuple) -> tuple[Array]:
+        """Returns the tangent of `y`."""
+        (x, *given, weights, index), (dx, *moved) = known, linear
+        shift, gain, *moved = take_by_index(index, *given, *moved)
+        return self._plain()((x, shift, gain, weights), (dx, *moved))
+
+    def transpose(self, known: tuple, cotangents: tuple) -> tuple[Array, ...]:
+        """Returns gain * dy, and its two sums over each group."""
+        (x, shift, gain, weights, index), (dy,) = known, cotangents
+        if not are_rows(x, self.features):
+            rows = take_by_index(index, shift, gain)
+            dx, *sums = self._plain().transpose((x, *rows, weights), cotangents)
+            return dx, *(sum_by_index(s, index, shift.shape[0]) for s in sums)
+        dy = conceal(dy, weights).astype(shift.dtype)
+        (gain,) = take_by_index(index, gain)
+        dx = expand(gain, self.features, x.ndim) * dy
+        weights = None if weights is None else weights != 0
+        sums = SumsByIndex(self.features, dy.dtype)
+        sums = sums((x, shift, weights, index), (dy,))
+        return dx, *sums
+
+    def shaped(self, known: tuple, linear: tuple) -> tuple[Any]:
+        """Returns the abstract tangent."""
+        return self._plain().shaped(known, linear)
+
+    def _plain(self) -> TangentPass:
+        return TangentPass(self.features, self.dtype)
+
+
+def are_rows(x: Array, features: tuple[int, ...]) -> bool:
+    """Returns whether an example of `x` has one number a channel."""
+    return all(x.shape[a] == 1 for a in reduction_axes(features, x.ndim))
+
+
+def sums_of_rows(
+    function: Callable[..., tuple], arrays: tuple, shift: Array, index: Array
+) -> tuple[Array, ...]:
+    """Returns the sums by group of what `function` makes of rows, [groups, C] each.
+
+    Args:
+        function: of rows of the arrays and the shifts of their groups, to [N, C].
+        arrays: [N, ...] each, or None.
+        shift: [groups, C].
+        index: [N] the group of each.
+    """
+    leaves, tree = jax.tree.flatten(arrays)
+    num = index.shape[0]
+    leaves = [jnp.broadcast_to(a, (num, *a.shape[1:])) for a in leaves]
+    *leaves, shift, index = vary_alike(*leaves, shift, index)
+
+    def of_groups(shift: Array, index: Array, *leaves: Array) -> tuple[Array, ...]:
+        rows = jax.tree.unflatten(tree, leaves)
+        values = function(*rows, *take_by_index(index, shift))
+        return tuple(sum_by_index(v, index, shift.shape[0]) for v in values)
+
+    def in_blocks(shift: Array, index: Array, *leaves: Array) -> tuple[Array, ...]:
+        size = max(BLOCK_BYTES // max(shift[0].nbytes, 1), 1)
+        whole = num // size * size
+        blocks = [a[:whole].reshape(-1, size, *a.shape[1:]) for a in (index, *leaves)]
+
+        def add(sums: tuple, block: list[Array]) -> tuple[tuple, None]:
+            return tuple(map(jnp.add, sums, of_groups(shift, *block))), None
+
+        rest = of_groups(shift, *(a[whole:] for a in (index, *leaves)))
+        return lax.scan(add, rest, blocks)[0]
+
+    given = shift, index, *leaves
+    if is_symbolic(num):
+        return of_groups(*given)
+    return lax.platform_dependent(*given, cpu=in_blocks, default=of_groups)
 
 
 def first_counted(total: Array, index: Array, num_groups: int) -> Array:
@@ -79,17 +223,27 @@ def sum_by_index(value: Array, index: Array, num_groups: int) -> Array:
     return lax.platform_dependent(value, index, cpu=scattered, default=masked)
 
 
-def take_by_index(rows: Array, index: Array) -> Array:
-    """Returns to each example the row of its group, [N, ...]; linear."""
+def take_by_index(index: Array, *tables: Array) -> list[Array]:
+    """Returns to each example the row of its group, [N, ...], of every table; linear.
 
-    def gathered(rows: Array, index: Array) -> Array:
-        return jnp.take(rows, index, axis=0, mode="clip")
+    A table of one row is that of every example and stays so.
+    """
 
-    def masked(rows: Array, index: Array) -> Array:
-        members = _members(index, rows.shape[0])
-        return jnp.sum(keep(members, rows[:, None]), 0)
+    def gathered(index: Array, *tables: Array) -> list[Array]:
+        # As one: passes that share one gather of several would have it stored.
+        packed = jnp.take(jnp.stack(tables, 1), index, axis=0, mode="clip")
+        return [packed[:, k] for k in range(len(tables))]
 
-    return lax.platform_dependent(rows, index, cpu=gathered, default=masked)
+    def masked(index: Array, *tables: Array) -> list[Array]:
+        members = _members(index, tables[0].shape[0])
+        return [jnp.sum(keep(members, table[:, None]), 0) for table in tables]
+
+    several = [table for table in tables if table.shape[0] != 1]
+    if not several:
+        return list(tables)
+    found = lax.platform_dependent(index, *several, cpu=gathered, default=masked)
+    rows = iter(found)
+    return [table if table.shape[0] == 1 else next(rows) for table in tables]
 
 
 def _members(index: Array, num_groups: int) -> Array:

@@ -89,7 +89,7 @@ def axis_size(names: tuple[str, ...]) -> int:
 def are_mesh_axes(names: tuple[str, ...]) -> bool:
     """Returns whether all of `names` are axes of the mesh mapped over here.
 
-    Not so for the lanes of vmap, and for pmap before jax 0.8, which had no mesh. JAX
+    Not so for an axis of vmap, and for pmap before jax 0.8, which had no mesh. JAX
     traces a custom derivative late, when such an axis is no longer bound.
     """
     return set(names) <= set(get_abstract_mesh().manual_axes)
@@ -109,7 +109,17 @@ def match_varying(x: Array, like: Array) -> Array:
     The transpose of this cast is a sum over devices, which is how the gradient of a
     replicated parameter becomes whole.
     """
-    missing = tuple(sorted(varying_axes(like) - varying_axes(x)))
+    return _vary(x, varying_axes(like))
+
+
+def vary_alike(*arrays: Array) -> tuple[Array, ...]:
+    """Returns the arrays typed as varying wherever any of them is."""
+    names = frozenset().union(*map(varying_axes, arrays))
+    return tuple(_vary(a, names) for a in arrays) if names else arrays
+
+
+def _vary(x: Array, names: frozenset[str]) -> Array:
+    missing = tuple(sorted(names - varying_axes(x)))
     if not missing:
         return x
     if hasattr(lax, "pcast"):  # jax >= 0.9
@@ -120,20 +130,20 @@ def match_varying(x: Array, like: Array) -> Array:
 def split_by_kind(names: tuple[str, ...]) -> list[tuple[str, ...]]:
     """Returns `names` as groups that one collective can reduce together.
 
-    A sum over a mesh axis is typed, one over the lanes of vmap is not. The lanes come
+    A sum over a mesh axis is typed, one over an axis of vmap is not. The latter come
     first, while what is summed still shows whether types are on.
     """
     typed = [n for n in names if varying_axes(axis_index((n,)))]
-    lanes = [n for n in names if n not in typed]
-    return [tuple(group) for group in (lanes, typed) if group]
+    of_vmap = [n for n in names if n not in typed]
+    return [tuple(group) for group in (of_vmap, typed) if group]
 
 
 def sum_over(value: Array, names: tuple[str, ...]) -> Array:
     """Returns the sum of `value` along the joint axis `names`: one collective.
 
     Raises:
-        ValueError: for lanes of vmap under typed shard_map, where JAX (up to 0.12) has
-            no collective at all.
+        ValueError: for an axis of vmap under typed shard_map, where JAX (up to 0.12)
+            has no collective at all.
     """
     return lax.psum(as_varying(value, names), names)
 

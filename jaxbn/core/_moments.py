@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 
 from jaxbn.base import Array, Axes
 from jaxbn.core._arrays import as_inexact, feature_axes, real_dot
-from jaxbn.core._mask import as_weights, count
+from jaxbn.core._mask import as_weights, conceal, count
 from jaxbn.core._shift import by_parts, choose_shift
 from jaxbn.core._sums import deviation_sums
 
@@ -52,6 +52,10 @@ class Moments(NamedTuple):
     def var(self) -> Array:
         """The biased variance `m2 / total`, [C]; 0 where nothing was counted."""
         return self.m2 / as_divisor(self.total)
+
+    def by_parts(self) -> tuple[Array, Array, Array]:
+        """Returns both parts of the mean, and the variance."""
+        return self.shift, self.delta, self.var
 
 
 def as_divisor(total: Array) -> Array:
@@ -93,7 +97,8 @@ def batch_moments(
     """
     x = as_inexact(x)
     features = feature_axes(axis, x.ndim)
-    return measure(x, as_weights(mask, x, features), features)
+    weights = as_weights(mask, x, features)
+    return measure(conceal(x, weights), weights, features)
 
 
 def measure(x: Array, weights: Array | None, features: tuple[int, ...]) -> Moments:

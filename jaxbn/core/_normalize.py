@@ -60,30 +60,39 @@ def normalize(
     x = as_inexact(x)
     features = feature_axes(axis, x.ndim)
     weights = as_weights(mask, x, features)
-    y = standardize(
-        conceal(x, weights), mean, delta, var, scale, bias, epsilon, features
-    )
+    gain, offset = gain_and_offset(var, delta, scale, bias, epsilon)
+    y = rescale(conceal(x, weights), mean, gain, offset, features)
     return conceal(y.astype(x.dtype if dtype is None else dtype), weights)
 
 
-def standardize(
-    x: Array,
-    shift: Array,
-    delta: Array | None,
+def gain_and_offset(
     var: Array,
+    delta: Array | None,
     scale: Array | None,
     bias: Array | None,
     epsilon: float,
-    features: tuple[int, ...],
-) -> Array:
-    """Returns the array normalized, with mean `shift + delta`, before it is cast."""
-    wide = x.astype(jnp.promote_types(stats_dtype(x.dtype), shift.dtype))
+) -> tuple[Array, Array | None]:
+    """Returns what `x - shift` is multiplied by, and what is added then, if anything.
+
+    `delta` is the mean less the shift, None for 0.
+    """
     gain = inverse_deviation(var, epsilon)
     if scale is not None:
         gain = gain * scale
-    offset = bias
-    if delta is not None:
-        offset = -delta * gain if bias is None else bias - delta * gain
+    if delta is None:
+        return gain, bias
+    return gain, -delta * gain if bias is None else bias - delta * gain
+
+
+def rescale(
+    x: Array,
+    shift: Array,
+    gain: Array,
+    offset: Array | None,
+    features: tuple[int, ...],
+) -> Array:
+    """Returns `(x - shift) * gain + offset`, before it is cast."""
+    wide = x.astype(jnp.promote_types(stats_dtype(x.dtype), shift.dtype))
     y = (wide - expand(shift, features, x.ndim)) * expand(gain, features, x.ndim)
     return y if offset is None else y + expand(offset, features, x.ndim)
 
@@ -91,5 +100,7 @@ def standardize(
 def inverse_deviation(var: Array, epsilon: float) -> Array:
     """Returns `1 / sqrt(var + epsilon)`, 0 where that is infinite."""
     total = var + epsilon
+    if isinstance(epsilon, float) and epsilon >= jnp.finfo(total.dtype).tiny:
+        return lax.rsqrt(total)  # It is never zero, and the program is shorter.
     zero = total == 0
     return jnp.where(zero, 0, lax.rsqrt(jnp.where(zero, 1, total)))

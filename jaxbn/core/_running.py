@@ -13,8 +13,8 @@ after one step evaluation uses the statistics of that batch exactly. `count` is 
 per channel because a channel may sit a batch out.
 """
 
-import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxbn.base import Array, State
 from jaxbn.core._arrays import stats_dtype
@@ -63,45 +63,26 @@ def update_running(
         Ioffe and Szegedy, 2015, algorithm 2, for the unbiased variance.
         Kingma and Ba, Adam, 2015, section 3, for the debiased average.
     """
-    static = isinstance(momentum, float | int | None)
-    used = {k: state[k] for k in ("mean", "var", "count") if k in state}
-    absorb = _absorb_static if static else _absorb
-    new = absorb(used, moments, momentum, debias, unbiased, skip_nonfinite)
-    return {**state, **new}
-
-
-def _absorb(
-    state: State,
-    moments: Moments,
-    momentum: float | Array | None,
-    debias: bool,
-    unbiased: bool,
-    skip_nonfinite: bool,
-) -> State:
-    """Returns the entries that change."""
     counts = needs_count(momentum, debias)
     moments = Moments(*(laid_like(field, state["mean"]) for field in moments))
-    total, var = moments.total, moments.var
+    total, mean, var = moments.total, moments.mean, moments.var
     count = state["count"].astype(var.dtype) if counts else None
     keep, rate = averaging_weights(momentum, count)
     if unbiased:
         var = jnp.where(total > 1, var * (total / as_divisor(total - 1)), var)
     valid = total > 0
     if skip_nonfinite:
-        valid &= jnp.isfinite(moments.mean) & jnp.isfinite(var)
+        valid &= jnp.isfinite(mean) & jnp.isfinite(var)
     new = {}
-    for key, batch in (("mean", moments.mean), ("var", var)):
+    for key, batch in (("mean", mean), ("var", var)):
         old = state[key]
         wide = old.astype(jnp.promote_types(old.dtype, stats_dtype(batch.dtype)))
-        mixed = keep * wide + rate * jnp.where(valid, batch, 0)
-        new[key] = jnp.where(valid, mixed, wide).astype(old.dtype)
+        batch = lax.select(valid, batch, jnp.zeros_like(batch))
+        mixed = (keep * wide + rate * batch).astype(wide.dtype)
+        new[key] = lax.select(valid, mixed, wide).astype(old.dtype)
     if counts:
         new["count"] = state["count"] + valid.astype(state["count"].dtype)
-    return new
-
-
-_absorb_static = jax.jit(_absorb, static_argnums=(2, 3, 4, 5))
-"""Jitted, so that a program of many layers holds it once."""
+    return {**state, **new}
 
 
 def needs_count(momentum: object, debias: bool) -> bool:

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jax.sharding import reshard
 
 from jaxbn.base import Array, AxisName
-from jaxbn.core._by_index import measure_by_index, sum_by_index, take_by_index
+from jaxbn.core._by_index import measure_by_index
 from jaxbn.core._devices import axis_names, is_bound, mesh_size
 from jaxbn.core._layout import is_explicit, keep
 from jaxbn.core._moments import Moments, measure, merge_moments
@@ -65,7 +65,7 @@ def measure_shards(
 
 
 def merge_shards(moments: Moments, plan: Plan) -> Moments:
-    """Returns the rows [groups, C] of what shards that belong together counted."""
+    """Returns what shards that belong together counted, [groups, C]."""
     if plan.shard_groups is None:
         return moments
     everywhere = gather_shards(moments, plan)
@@ -77,7 +77,7 @@ def merge_shards(moments: Moments, plan: Plan) -> Moments:
 
 
 def pooled_moments(moments: Moments, plan: Plan, by_device: bool) -> Moments:
-    """Returns what running statistics absorb: rows, or shards apart, pooled.
+    """Returns what running statistics absorb: groups, or shards apart, pooled.
 
     That is everything counted, [C], or what each device normalized, [devices, C].
     """
@@ -95,22 +95,19 @@ def pooled_moments(moments: Moments, plan: Plan, by_device: bool) -> Moments:
     )
 
 
-def sum_shards(value: Array, plan: Plan, index: Array | None = None) -> Array:
+def sum_shards(value: Array, plan: Plan) -> Array:
     """Returns the sums [groups, ...] over the shards of each group, [shards, ...]."""
-    if index is not None:
-        return sum_by_index(value, index, plan.num_groups)
     if plan.shard_groups is None:
         return value
     return jnp.sum(keep(membership(plan.shard_groups), value[:, None]), 0)
 
 
-def to_shards(rows: Array, plan: Plan, index: Array | None = None) -> Array:
-    """Returns to each shard the row of its group, [shards, ...]; linear."""
-    if index is not None:
-        return rows if rows.shape[0] == 1 else take_by_index(rows, index)
+def to_shards(groups: Array, plan: Plan) -> Array:
+    """Returns to each shard what its group has, [shards, ...]; linear."""
     if plan.shard_groups is None:
-        return rows
-    return spread_out(jnp.sum(keep(membership(plan.shard_groups), rows[None]), 1), plan)
+        return groups
+    members = membership(plan.shard_groups)
+    return spread_out(jnp.sum(keep(members, groups[None]), 1), plan)
 
 
 def per_group(per_channel: Array | None, plan: Plan) -> Array | None:

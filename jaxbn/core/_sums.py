@@ -1,25 +1,22 @@
-"""How sums over examples are taken, and all that compilers need to be told about it.
+"""How sums over examples are taken, and what compilers need to be told about them.
 
 CPUs. XLA hands each sum to a library that takes in what is computed for it element by
 element only if nothing else reads that. A float32 copy of a bfloat16 `x`, or `x -
 shift`, that two sums or a sum and a pass share is stored for them. `apart` gives a sum
-a computation of its own, a branch whose condition XLA cannot decide, and the linear
-pass of the derivative has a transpose (`tangent_pass`) whose two sums are apart.
-Measured on [65536, 64] forward and backward, in arrays of the size of `x`, jax
-0.12.0.1: float32 12 to 10 accessed; bfloat16 21 to 10 accessed and 4 to 0 stored (jax
-0.10.2: 24 to 13). GPUs compute what is shared again: there the form is the plain one.
+a computation of its own, a branch whose condition XLA cannot decide. Measured on
+[65536, 64] forward and backward, in arrays of the size of `x`, jax 0.12.0.1: float32 12
+to 10 accessed; bfloat16 21 to 10 accessed and 4 to 0 stored (jax 0.10.2: 24 to 13).
+GPUs compute what is shared again: there the form is the plain one.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jax.extend.core import Primitive
+from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import get_abstract_mesh
 
@@ -28,9 +25,8 @@ from jaxbn.core._arrays import (
     expand,
     real_dot,
     reduction_axes,
-    stats_dtype,
 )
-from jaxbn.core._devices import match_varying
+from jaxbn.core._devices import match_varying, vary_alike
 from jaxbn.core._mask import conceal, fill, weigh
 
 
@@ -42,207 +38,162 @@ def deviation_sums(
     In between comes the shift, to be used from here on: on CPUs it is a result of the
     first sum's computation, so that no pass computes the median anew for every element.
     """
-    axes = reduction_axes(features, x.ndim)
     spread = functools.partial(expand, features=features, ndim=x.ndim)
-    # What is masked deviates by nothing: filled once, no sum has a selection in it,
-    # which it could not take in (masked forward and backward: 23 arrays to 19).
-    x = fill(x, weights, spread(shift.astype(x.dtype)))
-    weights = None if weights is None or weights.dtype == bool else weights
+    order = order_of(weights, features, x.ndim)
+    x = fill(x, order.inside, spread(shift.astype(x.dtype)))
+    inside = order.inside_weights()
 
-    def first(x: Array, shift: Array, weights: Array | None) -> tuple[Array, Array]:
+    def first(x: Array, shift: Array, inside: Array | None) -> tuple[Array, Array]:
         near = x.astype(shift.dtype) - spread(shift)
-        return jnp.sum(weigh(near, weights), axes), shift
+        return order.begin(weigh(near, inside)), shift
 
-    def second(x: Array, shift: Array, weights: Array | None) -> Array:
+    def second(x: Array, shift: Array, inside: Array | None) -> Array:
         near = x.astype(shift.dtype) - spread(shift)
-        return jnp.sum(real_dot(near, weigh(near, weights)), axes)
+        return order.begin(real_dot(near, weigh(near, inside)))
 
-    s1, settled = apart(first, shift, x, shift, weights)
-    return s1, settled, apart(second, shift, x, shift, weights)
+    s1, settled = apart(first, shift, x, shift, inside)
+    s2 = apart(second, shift, x, shift, inside)
+    return order.finish(s1), settled, order.finish(s2)
 
 
-def tangent_sums(
-    x: Array,
-    dx: Array,
-    shift: Array,
-    weights: Array | None,
-    features: tuple[int, ...],
-) -> tuple[Array, Array, Array, Array]:
-    """Returns sums of w dx and w (x - shift) dx over all axes but `features`.
+class Order(NamedTuple):
+    """The order in which a sum with weights is taken.
 
-    First come `dx`, 0 where the weight is 0 and in the dtype of statistics, and `x -
-    shift`. Linear in `dx`; transposed, the sums are a pass and take nothing in.
+    Where all elements of an example weigh the same it is summed as it is, and its sum
+    weighed, or left out: in a sum with a selection in it XLA's CPU library takes in
+    nothing ([64, 32, 32, 64], each example masked or not: 19 arrays accessed to 13).
+    Several axes behind one that stays are summed one after the other, outside of the
+    branch, where XLA would join them again (there 4.3 ms at once, 2.0 so).
+
+    Attributes:
+        axes: summed over.
+        first: those of them that are summed over first.
+        then: those that come next, before the weights are applied.
+        weights: of what is summed by then, or None.
+        inside: weights that vary along every axis and come before all sums, or None.
     """
-    axes = reduction_axes(features, x.ndim)
+
+    axes: tuple[int, ...]
+    first: tuple[int, ...]
+    then: tuple[int, ...]
+    weights: Array | None
+    inside: Array | None
+
+    def inside_weights(self) -> Array | None:
+        """Returns the weights that elements are multiplied by before all sums."""
+        known = self.inside is None or self.inside.dtype == bool
+        return None if known else self.inside
+
+    def begin(self, values: Array) -> Array:
+        """Returns the first sums."""
+        return jnp.sum(values, self.first)
+
+    def finish(self, sums: Array) -> Array:
+        """Returns what is left to sum; of weight 0, whatever it is, nothing."""
+        if self.then:
+            sums = jnp.sum(sums, self.then)
+        if self.weights is None:
+            return sums
+        sums = jnp.expand_dims(sums, self.first + self.then)
+        return jnp.sum(weigh(conceal(sums, self.weights), self.weights), self.axes)
+
+
+def order_of(weights: Array | None, features: tuple[int, ...], ndim: int) -> Order:
+    """Returns the order for weights of the rank `ndim`, or None."""
+    axes, inside = reduction_axes(features, ndim), None
+    alike = axes
+    if weights is not None:
+        alike = tuple(a for a in axes if weights.shape[a] == 1)
+        if not alike:
+            alike, weights, inside = axes, None, weights
+    split = len(alike) - 1 if len(alike) > 1 and 0 not in alike else 0
+    return Order(axes, alike[split:], alike[:split], weights, inside)
+
+
+def deviations(
+    x: Array, shift: Array, weights: Array | None, features: tuple[int, ...]
+) -> Array:
+    """Returns `x - shift` in the dtype of `shift`, 0 where the weight is 0."""
     wide = expand(shift, features, x.ndim)
-    dx = conceal(dx.astype(stats_dtype(x.dtype)), weights)
-    near = fill(x.astype(dx.dtype), weights, wide) - wide
-    counted = weigh(dx, weights)
-    return dx, near, jnp.sum(counted, axes), jnp.sum(real_dot(near, counted), axes)
+    return fill(x, weights, wide.astype(x.dtype)).astype(wide.dtype) - wide
 
 
 def apart(function: Callable[..., Any], shift: Array, *arrays: Array | None) -> Any:
     """Returns `function(*arrays)`, on CPUs from a computation of its own.
 
-    There it is a branch, the other of which is never taken: no number is NaN and zero.
-    Under `vmap` both are computed and the right one selected, which is the plain form.
-    Where arrays lie on a mesh and the compiler divides the work, it stays plain too.
+    Where arrays lie on a mesh and the compiler divides the work, it stays plain.
     """
     mesh = get_abstract_mesh()
     if set(mesh.axis_names) - set(mesh.manual_axes) or shift.size == 0:
         return function(*arrays)
-
-    def varying(results: Any) -> Any:
-        others = shift, *jax.tree.leaves(arrays)
-        return jax.tree.map(lambda a: _varying_like(a, *others), results)
-
-    def plain(_: Array, *arrays: Array | None) -> Any:
-        return varying(function(*arrays))
-
-    def conditional(shift: Array, *arrays: Array | None) -> Any:
-        one = jnp.real(shift[(0,) * shift.ndim])
-        never = jnp.isnan(one) & (one == 0)
-
-        def other(*_: Array | None) -> Any:
-            results = jax.eval_shape(function, *arrays)
-            zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), results)
-            return varying(zeros)
-
-        return lax.cond(never, other, plain, shift, *arrays)
-
-    return lax.platform_dependent(shift, *arrays, cpu=conditional, default=plain)
-
-
-def _varying_like(x: Array, *others: Array) -> Array:
-    return functools.reduce(match_varying, others, x)
-
-
-class LinearPass(Protocol):
-    """An element-wise pass over `x`, linear in some arguments, with its transpose.
-
-    Called with `x, shift, gain`, the linear `dx, offset, slope`, and what else it
-    needs; `transpose(dy, x, shift, gain, ...)` returns the cotangents of the three.
-    """
-
-    __call__: Callable[..., Array]
-    transpose: Callable[..., tuple[Array, Array, Array]]
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of what it returns."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class TangentPass:
-    """`gain * dx + offset + (x - shift) * slope`, cast: the tangent of a norm's output.
-
-    Linear in `dx`, `offset` and `slope`. Left to JAX, its transpose would cast the
-    cotangent once for two sums and a pass, which a CPU then stores.
-    """
-
-    features: tuple[int, ...]
-    dtype: np.dtype
-
-    def __call__(
-        self,
-        x: Array,
-        shift: Array,
-        gain: Array,
-        dx: Array,
-        offset: Array,
-        slope: Array,
-        weights: Array | None = None,
-    ) -> Array:
-        """Returns the tangent of `y`, 0 where the weight is 0."""
-        spread = functools.partial(expand, features=self.features, ndim=x.ndim)
-        x = fill(x, weights, spread(shift.astype(x.dtype)))
-        near = x.astype(shift.dtype) - spread(shift)
-        dy = spread(gain) * dx + spread(offset) + near * spread(slope)
-        return conceal(dy.astype(self.dtype), weights)
-
-    def transpose(
-        self,
-        dy: Array,
-        x: Array,
-        shift: Array,
-        gain: Array,
-        weights: Array | None = None,
-    ) -> tuple[Array, Array, Array]:
-        """Returns gain * dy, sum(dy) and sum(dy * (x - shift))."""
-        axes = reduction_axes(self.features, x.ndim)
-        spread = functools.partial(expand, features=self.features, ndim=x.ndim)
-        dy = conceal(dy, weights)
-        x = fill(x, weights, spread(shift.astype(x.dtype)))
-
-        def first(dy: Array) -> Array:
-            return jnp.sum(dy.astype(shift.dtype), axes)
-
-        def second(dy: Array, x: Array, shift: Array) -> Array:
-            near = x.astype(shift.dtype) - spread(shift)
-            return jnp.sum(near * dy.astype(shift.dtype), axes)
-
-        s1 = first(dy) if dy.dtype == shift.dtype else apart(first, shift, dy)
-        s2 = apart(second, shift, dy, x, shift)
-        return spread(gain) * dy.astype(shift.dtype), s1, s2
-
-
-def tangent_pass(function: LinearPass, *given: Array | None) -> Array:
-    """Returns `function(*given)`, transposed as that says; None only at the end."""
-    arrays = tuple(a for a in given if a is not None)
-    if any(jnp.iscomplexobj(a) for a in arrays) or get_abstract_mesh().explicit_axes:
-        return function(*arrays)
-    arrays = tuple(_varying_like(a, *arrays) for a in arrays)
-    return _tangent_primitive().bind(*arrays, function=function)
+    leaves, tree = jax.tree.flatten(arrays)
+    leaves = vary_alike(*leaves)
+    trace = jax.make_jaxpr(function, return_shape=True)
+    jaxpr, shapes = trace(*jax.tree.unflatten(tree, leaves))
+    results = _apart_primitive().bind(shift, *leaves, jaxpr=jaxpr)
+    return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
 
 @functools.cache
-def _tangent_primitive() -> Primitive:
-    """Returns the primitive that evaluates a `LinearPass`, with its rules for JAX.
+def _apart_primitive() -> Primitive:
+    """Returns the primitive that evaluates a jaxpr, on CPUs in a branch.
 
-    All but the transpose are those of the plain function, so that forward mode, vmap
-    and higher derivatives see what they would see without it.
+    The other branch is never taken, which XLA cannot know: no number is NaN and zero.
+    Under `vmap` and to derivatives it is what the jaxpr says.
     """
-    primitive = Primitive("batch_norm_tangent")
+    primitive = Primitive("batch_norm_sum")
+    primitive.multiple_results = True
 
-    def evaluate(*arrays: Array, function: LinearPass) -> Array:
-        return function(*arrays)
+    def plain(_: Array, *arrays: Array, jaxpr: ClosedJaxpr) -> list[Array]:
+        return jaxpr_as_fun(jaxpr)(*arrays)
 
-    def shaped(*avals: Any, function: LinearPass) -> Any:
-        return avals[3].update(dtype=np.dtype(function.dtype), weak_type=False)
+    def conditional(shift: Array, *arrays: Array, jaxpr: ClosedJaxpr) -> list[Array]:
+        one = jnp.real(shift[(0,) * shift.ndim])
+        never = jnp.isnan(one) & (one == 0)
 
-    def push_forward(primals: Any, tangents: Any, *, function: LinearPass) -> Any:
+        def other(*_: Array) -> list[Array]:
+            # Of `one`: with branches that take nothing XLA does not merge two alike.
+            some = [jnp.full(a.shape, one, a.dtype) for a in jaxpr.out_avals]
+            return [match_varying(a, arrays[0]) for a in some]
+
+        def taken(*arrays: Array) -> list[Array]:
+            return [match_varying(a, arrays[0]) for a in jaxpr_as_fun(jaxpr)(*arrays)]
+
+        return lax.cond(never, other, taken, *arrays)
+
+    primitive.def_abstract_eval(lambda *_, jaxpr: jaxpr.out_avals)
+    computed_as(primitive, plain)
+    lowered_on_cpu(primitive, conditional)
+    return primitive
+
+
+def computed_as(primitive: Primitive, function: Callable[..., Any]) -> None:
+    """Gives `primitive` the value, the derivative and the batches of `function`."""
+
+    def push_forward(primals: Any, tangents: Any, **fixed: Any) -> Any:
         moving = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero]
 
         def of_moving(*some: Array) -> Array:
             arrays = list(primals)
             for i, value in zip(moving, some, strict=True):
                 arrays[i] = value
-            return function(*arrays)
+            return function(*arrays, **fixed)
 
         some = tuple(primals[i] for i in moving)
         return jax.jvp(of_moving, some, tuple(tangents[i] for i in moving))
 
-    def transpose(ct: Any, *arrays: Any, function: LinearPass) -> Any:
-        linear = [ad.is_undefined_primal(a) for a in arrays]
-        if type(ct) is ad.Zero:
-            return [
-                ad.Zero(a.aval) if wanted else None
-                for a, wanted in zip(arrays, linear, strict=True)
-            ]
-        x, shift, gain, *_ = arrays
-        found = function.transpose(ct, x, shift, gain, *arrays[6:])
-        found = [None, None, None, *found, *[None] * len(arrays[6:])]
-        return [a if wanted else None for a, wanted in zip(found, linear, strict=True)]
+    def batch(arrays: Any, axes: Any, **fixed: Any) -> Any:
+        results = jax.vmap(functools.partial(function, **fixed), axes)(*arrays)
+        return results, jax.tree.map(lambda _: 0, results)
 
-    def batch(arrays: Any, axes: Any, *, function: LinearPass) -> Any:
-        return jax.vmap(function, in_axes=axes)(*arrays), 0
-
-    primitive.def_impl(evaluate)
-    primitive.def_abstract_eval(shaped)
+    primitive.def_impl(function)
     ad.primitive_jvps[primitive] = push_forward
-    ad.primitive_transposes[primitive] = transpose
     batching.primitive_batchers[primitive] = batch
-    lowering = mlir.lower_fun(evaluate, multiple_results=False)
+    lowering = mlir.lower_fun(function, multiple_results=True)
     mlir.register_lowering(primitive, lowering)
-    return primitive
+
+
+def lowered_on_cpu(primitive: Primitive, function: Callable[..., Any]) -> None:
+    """Gives `primitive` another form in programs for CPUs."""
+    lowering = mlir.lower_fun(function, multiple_results=True)
+    mlir.register_lowering(primitive, lowering, platform="cpu")

@@ -24,7 +24,6 @@ channel are [groups, C], and come back to the shards by `to_shards`.
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,11 +31,18 @@ import numpy as np
 from jax import lax
 
 from jaxbn.base import Array, State
-from jaxbn.core._arrays import real_dot, reduction_axes
+from jaxbn.core._arrays import real_dot, reduction_axes, stats_dtype
+from jaxbn.core._by_index import PassByIndex, SumsByIndex, take_by_index
 from jaxbn.core._devices import are_mesh_axes, match_varying
+from jaxbn.core._linear import (
+    TangentPass,
+    TangentSums,
+    is_transposed_plainly,
+    linear_pass,
+)
 from jaxbn.core._mask import conceal
 from jaxbn.core._moments import Moments, as_divisor, tangent_of
-from jaxbn.core._normalize import inverse_deviation, standardize
+from jaxbn.core._normalize import gain_and_offset, inverse_deviation, rescale
 from jaxbn.core._plan import Batch, Plan
 from jaxbn.core._reduce import reduce_moments, sum_over_group
 from jaxbn.core._remat import named_moments
@@ -50,7 +56,6 @@ from jaxbn.core._shards import (
     sum_shards,
     to_shards,
 )
-from jaxbn.core._sums import TangentPass, tangent_pass, tangent_sums
 
 Adjust = Callable[[Moments], tuple[Array, Array]]
 
@@ -76,17 +81,21 @@ def apply_batch(
     axis = reduction_axes(batch.features, x.ndim)[:1]
     x, weights, batch = _cut(x, weights, batch)
     on_mesh = are_mesh_axes(batch.plan.axis_name or ())
-    measured = traced_once(_measure, on_mesh)(x, weights, index, batch)
-    scale, bias = (per_group(p, batch.plan) for p in (scale, bias))
     written = custom_derivative and on_mesh
+    # With a written derivative the moments are numbers: it differentiates them itself.
+    # To autodiff what a mask hides has to be hidden before it is summed.
+    known = lax.stop_gradient(x) if written else conceal(x, weights)
+    measure = _measure_once if on_mesh else _measure
+    measured = measure(known, weights, index, batch)
+    scale, bias = (per_group(p, batch.plan) for p in (scale, bias))
 
     def normalize(
         scale: Array | None, bias: Array | None, known: Moments
     ) -> tuple[Array, Moments]:
         given = x, scale, bias, weights, index
         if not written:
-            return plain_normalize(*given, known, batch), known
-        return normalize_batch(*given, lax.stop_gradient(known), batch)
+            return plain_normalize(*given, *known.by_parts(), batch), known
+        return normalize_batch(*given, known, batch)
 
     if adjust is None:
         y, moments = normalize(scale, bias, measured)
@@ -107,26 +116,18 @@ def apply_stored(
     bias: Array | None,
     weights: Array | None,
     batch: Batch,
-    index: Array,
+    index: Array | None,
     state: State,
 ) -> Array:
     """Returns `x` normalized by stored statistics, those of each example's group."""
+    if index is None:
+        batch = batch._replace(plan=Plan())
     axis = reduction_axes(batch.features, x.ndim)[:1]
     x, weights, batch = _cut(x, weights, batch)
-    mean, var = state["mean"], state["var"]
-    stored = Moments(jnp.ones_like(var), mean, jnp.zeros_like(mean), var)
     scale, bias = (per_group(p, batch.plan) for p in (scale, bias))
-    y = plain_normalize(x, scale, bias, weights, index, stored, batch)
+    stored = state["mean"], None, state["var"]
+    y = plain_normalize(x, scale, bias, weights, index, *stored, batch)
     return _join(y, axis, batch.plan)
-
-
-@functools.cache
-def traced_once(function: Callable[..., Any], on_mesh: bool = True) -> Any:
-    """Returns `function` jitted: layers of one shape are traced and written once.
-
-    Not where an axis of `vmap` is named, which JAX cannot look up in a nested jit.
-    """
-    return jax.jit(function, static_argnames="batch") if on_mesh else function
 
 
 def _measure(
@@ -136,6 +137,10 @@ def _measure(
     moments = measure_shards(x, weights, batch.features, plan, index)
     moments = merge_shards(moments, plan)
     return reduce_moments(moments, plan.axis_name, plan.axis_index_groups)
+
+
+_measure_once = jax.jit(_measure, static_argnames="batch")
+"""Jitted: what is not differentiated is not traced again where the rest is."""
 
 
 def _cut(
@@ -160,21 +165,19 @@ def plain_normalize(
     bias: Array | None,
     weights: Array | None,
     index: Array | None,
-    moments: Moments,
+    shift: Array,
+    delta: Array | None,
+    var: Array,
     batch: Batch,
 ) -> Array:
-    """Returns `x` normalized by the moments of each batch in it."""
-    back = functools.partial(to_shards, plan=batch.plan, index=index)
-    y = standardize(
-        conceal(x, weights),
-        back(moments.shift),
-        back(moments.delta),
-        back(moments.var),
-        None if scale is None else back(scale),
-        None if bias is None else back(bias),
-        batch.epsilon,
-        batch.features,
-    )
+    """Returns `x` normalized by the mean `shift + delta` and variance of each batch."""
+    gain, offset = gain_and_offset(var, delta, scale, bias, batch.epsilon)
+    offset = jnp.zeros_like(gain) if offset is None else offset
+    if index is not None:
+        shift, gain, offset = take_by_index(index, shift, gain, offset)
+    elif batch.plan.shards:
+        shift, gain, offset = (to_shards(a, batch.plan) for a in (shift, gain, offset))
+    y = rescale(conceal(x, weights), shift, gain, offset, batch.features)
     return conceal(y.astype(batch.dtype), weights)
 
 
@@ -199,8 +202,8 @@ def normalize_batch(
         moments: of `x`; both results are differentiated as functions of it.
         batch: what is fixed.
     """
-    normalize = traced_once(plain_normalize)
-    return normalize(x, scale, bias, weights, index, moments, batch), moments
+    given = x, scale, bias, weights, index, *moments.by_parts()
+    return plain_normalize(*given, batch), moments
 
 
 @normalize_batch.defjvp
@@ -212,10 +215,11 @@ def _derive(
     moments = named_moments(moments)
     # From here on functions of `x`, to higher derivatives.
     y, moments = normalize_batch(x, scale, bias, weights, index, moments, batch)
-    # What enters a checkpoint is all that is kept of what happens inside it.
-    linear = functools.partial(traced_once(_linear), batch=batch)
-    kept = jax.checkpoint(linear, prevent_cse=False)
-    dy, dmean, dm2 = kept((x, scale, weights, index, moments), (dx, dscale, dbias))
+    linear = functools.partial(_linear, batch=batch)
+    if is_transposed_plainly(x):
+        # What enters a checkpoint is all that is kept of what happens inside it.
+        linear = jax.checkpoint(linear, prevent_cse=False)
+    dy, dmean, dm2 = linear((x, scale, weights, index, moments), (dx, dscale, dbias))
     return (y, moments), (dy, tangent_of(moments, dmean, dm2))
 
 
@@ -226,11 +230,17 @@ def _linear(known: tuple, tangents: tuple, batch: Batch) -> tuple[Array, Array, 
     """
     x, scale, weights, index, moments = known
     dx, dscale, dbias = tangents
-    back = functools.partial(to_shards, plan=batch.plan, index=index)
-    shift = back(moments.shift)
-    dx, near, dsum, dnear = tangent_sums(x, dx, shift, weights, batch.features)
+    features, dtype, plan = batch.features, np.dtype(batch.dtype), batch.plan
+    wide = stats_dtype(x.dtype)
+    sums, normalized = TangentSums(features, wide), TangentPass(features, dtype)
+    back, counted = functools.partial(to_shards, plan=plan), (weights,)
+    if index is not None:
+        sums, normalized = SumsByIndex(features, wide), PassByIndex(features, dtype)
+        counted = weights, index
+    dx, shift = dx.astype(wide), back(moments.shift)
+    dsum, dnear = linear_pass(sums, (x, shift, *counted), (dx,))
     dnear = dnear - real_dot(back(moments.delta), dsum)
-    dsum, dsquares = _pool(batch.plan, index, dsum, dnear)
+    dsum, dsquares = _pool(plan, dsum, dnear)
 
     n = as_divisor(moments.total)
     inverse = inverse_deviation(moments.var, batch.epsilon)
@@ -240,27 +250,24 @@ def _linear(known: tuple, tangents: tuple, batch: Batch) -> tuple[Array, Array, 
     u = u if dbias is None else u + dbias
     v = (v if dscale is None else v + dscale) * inverse
     u, v = u - moments.delta * v, v.astype(u.dtype)
-    if not _is_alone(batch.plan):
-        uv = back(match_varying(jnp.stack([u, v], -1), like=near))
+    if not _is_alone(plan):
+        uv = back(match_varying(jnp.stack([u, v], -1), like=dx))
         u, v = uv[..., 0], uv[..., 1]
-    function = TangentPass(batch.features, np.dtype(batch.dtype))
-    dy = tangent_pass(function, x, shift, back(gain), dx, u, v, weights)
+    known = x, shift, back(gain), *counted
+    (dy,) = linear_pass(normalized, known, (dx, u, v))
     return dy, dsum / n, 2 * dsquares
 
 
-def _pool(
-    plan: Plan, index: Array | None, dsum: Array, dsquares: Array
-) -> tuple[Array, Array]:
+def _pool(plan: Plan, dsum: Array, dsquares: Array) -> tuple[Array, Array]:
     """Returns both sums over all that is normalized together, by one collective."""
     if _is_alone(plan):
         return dsum, dsquares
     both = jnp.stack([dsum, dsquares.astype(dsum.dtype)], -1)
-    both = sum_shards(both, plan, index)
+    both = sum_shards(both, plan)
     both = sum_over_group(both, plan.axis_name, plan.axis_index_groups)
     return both[..., 0], both[..., 1].real.astype(dsquares.dtype)
 
 
 def _is_alone(plan: Plan) -> bool:
     """Returns whether what this device or shard has is all that is normalized."""
-    by_itself = plan.shard_groups is None and not plan.num_groups
-    return by_itself and not plan.axis_name
+    return plan.shard_groups is None and not plan.axis_name

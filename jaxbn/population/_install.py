@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import jax
 import jax.numpy as jnp
 
 from jaxbn.base import Array
@@ -34,11 +35,20 @@ def install(stats: Any, found: Mapping[str, Statistics]) -> Any:
     What counted nothing keeps what it had.
     """
     layers = find_layers(stats)
+    names = "mean", "var"
+    old = {path: {name: layers[path][name] for name in names} for path in found}
+    for path, new in _where_counted(old, dict(found)).items():
+        layers[path].update(new)
+    return replace_layers(stats, layers)
+
+
+@jax.jit
+def _where_counted(old: Any, found: dict[str, Statistics]) -> Any:
+    """Returns `old` with what was found of each layer where that counted anything."""
     for path, new in found.items():
-        layer = layers[path]
         counted = new.total > 0
         for name, value in (("mean", new.mean), ("var", new.var)):
-            old = jnp.asarray(layer[name])
-            value = value if jnp.iscomplexobj(old) else value.real
-            layer[name] = jnp.where(counted, value, old).astype(old.dtype)
-    return replace_layers(stats, layers)
+            kept = old[path][name]
+            value = value if jnp.iscomplexobj(kept) else value.real
+            old[path][name] = jnp.where(counted, value, kept).astype(kept.dtype)
+    return old

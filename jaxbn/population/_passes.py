@@ -55,13 +55,11 @@ def measure(
     Layers that are `fixed` normalize by their running statistics. With `only` no other
     layer is measured.
     """
-    found, num, every, step, shape = None, 0, False, None, None
+    found, num, step, shape = None, 0, None, None
     for batch in batches:
         arrays, rest = split_arrays(batch)
-        if found is None:
-            every = not any(look(job, variables, arrays, rest).values())
         if step is None or rest != shape:
-            step, shape = _step_of(job, (fixed, only, every), rest), rest
+            step, shape = _step_of(job, fixed, only, rest), rest
         found = step(at_batch(variables, num), found, arrays)
         num += 1
     if found is None:
@@ -70,17 +68,26 @@ def measure(
 
 
 @functools.lru_cache(maxsize=64)
-def _step_of(job: Job, what: tuple, rest: Any) -> Callable[..., dict[str, Any]]:
+def _step_of(
+    job: Job, fixed: frozenset[str], only: str | None, rest: Any
+) -> Callable[..., dict[str, Any]]:
     """Returns `_step` compiled: to hash a model at each batch costs more than some."""
-    return jax.jit(functools.partial(_step, job, what, rest))
+    return jax.jit(functools.partial(_step, job, fixed, only, rest))
 
 
 def _step(
-    job: Job, what: tuple, rest: Any, variables: Any, found: Any, arrays: list[Any]
+    job: Job,
+    fixed: frozenset[str],
+    only: str | None,
+    rest: Any,
+    variables: Any,
+    found: Any,
+    arrays: list[Any],
 ) -> dict[str, Any]:
     """Returns what was collected, with one more batch, given as `split_arrays` does."""
     args, kwargs = job.call(join_arrays(arrays, rest))
-    run = watch(as_model(job.model, variables), as_handler(*what))
+    every = not any(look(job, variables, arrays, rest).values())
+    run = watch(as_model(job.model, variables), as_handler(fixed, only, every))
     _, notes = run(variables, *args, **kwargs)
     new = {path: job.sample(Moments(**note)) for path, note in notes.items()}
     return new if found is None else merge_trees(job.merge, found, new)

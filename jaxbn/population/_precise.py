@@ -132,6 +132,8 @@ def precise_batch_stats(
         found, num = measure(job, variables, batches)
     if share_processes and jax.process_count() > 1:
         found = share(found, merge)
-    counted = {path: float(np.max(new.total, initial=0)) for path, new in found.items()}
+    new_stats = install(stats, found)
+    totals = jax.device_get({path: new.total for path, new in found.items()})
+    counted = {path: float(np.max(n, initial=0)) for path, n in totals.items()}
     missing = [path for path in layers if not counted.get(path)]
-    return install(stats, found), PreciseReport(num, counted, tuple(missing))
+    return new_stats, PreciseReport(num, counted, tuple(missing))

@@ -88,7 +88,8 @@ def apply_norm(
     )
     x = jnp.asarray(x)
     check_axis(norm, layer, path, x.ndim)
-    names = base.variable_names(norm, feature_shape(x, feature_axes(norm.axis, x.ndim)))
+    num_features = feature_shape(x, feature_axes(norm.axis, x.ndim))
+    names = base.variable_shapes(norm, num_features)
     missing = [
         name
         for kind, wanted in zip(("params", "batch_stats"), names, strict=True)

@@ -5,6 +5,7 @@
 with n the examples of the batch and N, the prior, how many the running ones stand for.
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -113,7 +114,7 @@ def adaptive_norm(
             return norm.apply(params, state, x, train, mask=mask, **overrides)
         overrides |= {
             "use_running_average": False,
-            "adjust": as_mixture(
+            "adjust": Mixture(
                 prior_count, adapt_mean, adapt_var, epsilon, positions(x, axis)
             ),
         }
@@ -128,20 +129,25 @@ def positions(x: Array, axis: Axes) -> int:
     return math.prod([x.shape[a] for a in range(x.ndim) if a not in features][1:])
 
 
-def as_mixture(
-    prior_count: float, adapt_mean: bool, adapt_var: bool, epsilon: float, each: int
-) -> Any:
-    """Returns what `bn_apply` adjusts by: from the batch's statistics to the mixed."""
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """What `bn_apply` adjusts by: from the batch's statistics to the mixed ones."""
 
-    def adjust(state: State, moments: Moments) -> tuple[Array, Array]:
-        count = moments.total / max(each, 1)
-        weight = count / as_divisor(count + prior_count)
+    prior_count: float
+    adapt_mean: bool
+    adapt_var: bool
+    epsilon: float
+    each: int
+
+    def __call__(self, state: State, moments: Moments) -> tuple[Array, Array]:
+        """Returns gain and offset of what the batch normalized."""
+        count = moments.total / max(self.each, 1)
+        weight = count / as_divisor(count + self.prior_count)
         apart = (moments.shift - state["mean"]) + moments.delta
-        moved = weight if adapt_mean else jnp.zeros_like(weight)
+        moved = weight if self.adapt_mean else jnp.zeros_like(weight)
         var = state["var"]
-        if adapt_var:
+        if self.adapt_var:
             var = var + weight * (moments.var - var)
-        inverse = inverse_deviation(var, epsilon)
-        return inverse * jnp.sqrt(moments.var + epsilon), inverse * (1 - moved) * apart
-
-    return adjust
+        inverse = inverse_deviation(var, self.epsilon)
+        gain = inverse * jnp.sqrt(moments.var + self.epsilon)
+        return gain, inverse * (1 - moved) * apart

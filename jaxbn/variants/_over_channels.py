@@ -25,6 +25,7 @@ from jaxbn.core._arrays import (
     real_dot,
     reduction_axes,
 )
+from jaxbn.core._linear import LinearPass, TangentSums, linear_pass
 from jaxbn.core._mask import conceal, count, weigh
 from jaxbn.core._moments import (
     Moments,
@@ -35,7 +36,7 @@ from jaxbn.core._moments import (
 )
 from jaxbn.core._normalize import inverse_deviation
 from jaxbn.core._shift import choose_shift
-from jaxbn.core._sums import apart, tangent_pass, tangent_sums
+from jaxbn.core._sums import apart, deviations
 
 FEW = 16
 """Up to so many are added one by one."""
@@ -50,39 +51,27 @@ class Rows(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class RowPass:
-    """`(gain * dx + offset + (x - shift) * slope) * scale`, of one axis summed over."""
+class RowPass(LinearPass):
+    """`(gain * dx + offset + (x - shift) * slope) * scale`, of one axis summed over.
+
+    Known are x, shift, gain, scale and weights (or None); linear in dx, offset, slope.
+    """
 
     features: tuple[int, ...]
     dtype: np.dtype
 
-    def __call__(
-        self,
-        x: Array,
-        shift: Array,
-        gain: Array,
-        dx: Array,
-        offset: Array,
-        slope: Array,
-        scale: Array,
-        weights: Array | None = None,
-    ) -> Array:
+    def __call__(self, known: tuple, linear: tuple) -> tuple[Array]:
         """Returns the tangent of `y`, 0 where the weight is 0."""
+        x, shift, gain, scale, weights = known
+        dx, offset, slope = linear
         wide = functools.partial(expand, features=self.features, ndim=x.ndim)
         near = conceal(x.astype(shift.dtype) - wide(shift), weights)
         dy = (wide(gain) * dx + wide(offset) + near * wide(slope)) * scale
-        return conceal(dy.astype(self.dtype), weights)
+        return (conceal(dy.astype(self.dtype), weights),)
 
-    def transpose(
-        self,
-        dy: Array,
-        x: Array,
-        shift: Array,
-        gain: Array,
-        scale: Array,
-        weights: Array | None = None,
-    ) -> tuple[Array, Array, Array]:
+    def transpose(self, known: tuple, cotangents: tuple) -> tuple[Array, Array, Array]:
         """Returns the transpose: gain * dy * scale and two sums."""
+        (x, shift, gain, scale, weights), (dy,) = known, cotangents
         wide = functools.partial(expand, features=self.features, ndim=x.ndim)
 
         def cast(dy: Array, scale: Array, weights: Array | None) -> Array:
@@ -100,6 +89,10 @@ class RowPass:
         given = dy, scale, weights
         sums = apart(first, shift, *given), apart(second, shift, *given, x, shift)
         return wide(gain) * cast(*given), *sums
+
+    def shaped(self, known: tuple, linear: tuple) -> tuple[Any]:
+        """Returns the abstract tangent."""
+        return (linear[0].update(dtype=self.dtype, weak_type=False),)
 
 
 def are_few(size: int) -> bool:
@@ -160,16 +153,20 @@ def _linear_over_channels(rows: Rows, known: tuple, tangents: tuple) -> tuple:
     dx, dscale, dbias = tangents
     features = reduction_axes((rows.axis,), x.ndim)
     wide = functools.partial(expand, features=features, ndim=x.ndim)
-    dx, near, dsum, dnear = tangent_sums(x, dx, moments.shift, weights, features)
+    dx, shift = dx.astype(moments.shift.dtype), moments.shift
+    sums = TangentSums(features, dx.dtype)
+    dsum, dnear = linear_pass(sums, (x, shift, weights), (dx,))
     n, delta = as_divisor(moments.total), moments.delta
     dsquares = dnear - real_dot(delta, dsum)
     gain = inverse_deviation(moments.var, rows.epsilon)
     slope = -(dsquares / n) * gain * gain * gain
     offset = -gain * dsum / n - delta * slope
     dtype = np.dtype(rows.dtype)
-    given = dx, offset, slope.astype(offset.dtype), scale, weights
-    dy = tangent_pass(RowPass(features, dtype), x, moments.shift, gain, *given)
+    linear = dx, offset, slope.astype(offset.dtype)
+    known = x, shift, gain, scale, weights
+    (dy,) = linear_pass(RowPass(features, dtype), known, linear)
     if dscale is not None:
+        near = deviations(x, shift, weights, features)
         xhat = near * wide(gain) - wide(delta * gain)
         dy = dy + conceal((xhat * dscale + dbias).astype(dtype), weights)
     return dy, dsum / n, 2 * dsquares

@@ -26,6 +26,7 @@ import numpy as np
 
 from jaxbn.base import Array, DType
 from jaxbn.core._arrays import expand, real_dot
+from jaxbn.core._linear import TangentPass, TangentSums, linear_pass
 from jaxbn.core._mask import conceal, count
 from jaxbn.core._moments import (
     Moments,
@@ -36,12 +37,7 @@ from jaxbn.core._moments import (
 )
 from jaxbn.core._normalize import inverse_deviation
 from jaxbn.core._shift import choose_shift
-from jaxbn.core._sums import (
-    TangentPass,
-    deviation_sums,
-    tangent_pass,
-    tangent_sums,
-)
+from jaxbn.core._sums import deviation_sums
 
 
 class Groups(NamedTuple):
@@ -146,7 +142,9 @@ def _linear_over_positions(groups: Groups, known: tuple, tangents: tuple) -> tup
     x, scale, weights, shift, moments = known
     dx, dscale, dbias = tangents
     far, gain = _far_and_gain(shift, moments, groups)
-    dx, _, dsum, dnear = tangent_sums(x, dx, shift, weights, groups.features)
+    dx = dx.astype(shift.dtype)
+    sums = TangentSums(groups.features, dx.dtype)
+    dsum, dnear = linear_pass(sums, (x, shift, weights), (dx,))
     dsquares = groups.add(dnear + real_dot(far, dsum))
     n = as_divisor(moments.total)
     dmean = groups.add(dsum) / n
@@ -163,7 +161,7 @@ def _linear_over_positions(groups: Groups, known: tuple, tangents: tuple) -> tup
             jnp.broadcast_to(jnp.expand_dims(a, extra), shape) for a in (offset, slope)
         )
         shift, gain = (jnp.expand_dims(a, extra) for a in (shift, gain))
-    function = TangentPass(kept, np.dtype(groups.dtype))
-    slope = slope.astype(offset.dtype)
-    dy = tangent_pass(function, x, shift, gain, dx, offset, slope, weights)
+    normalized = TangentPass(kept, np.dtype(groups.dtype))
+    linear = dx, offset, slope.astype(offset.dtype)
+    (dy,) = linear_pass(normalized, (x, shift, gain, weights), linear)
     return dy, dmean, 2 * dsquares

@@ -7,6 +7,7 @@
 Gradients pass through xhat and not through r and d.
 """
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -87,20 +88,34 @@ def batch_renorm(
             "correct towards its initial value; leave it out"
         )
 
-    def adjust(state: State, moments: Moments) -> tuple[Array, Array]:
-        count = state["count"]
-        r_limit = 1 + (r_max - 1) * ramp(count, warmup_steps, r_steps)
-        d_limit = d_max * ramp(count, warmup_steps, d_steps)
-        inverse = inverse_deviation(state["var"], epsilon)
-        r = inverse * jnp.sqrt(moments.var + epsilon)
+    adjust = Correction(r_max, d_max, warmup_steps, r_steps, d_steps, epsilon)
+    options = {**options, "debias": options.get("momentum", 0.99) is not None}
+    return batch_norm(axis=axis, epsilon=epsilon, adjust=adjust, **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Correction:
+    """What `bn_apply` adjusts by: r and d, within the limits of the step."""
+
+    r_max: float
+    d_max: float
+    warmup_steps: int
+    r_steps: int
+    d_steps: int
+    epsilon: float
+
+    def __call__(self, state: State, moments: Moments) -> tuple[Array, Array]:
+        """Returns r and d, 1 and 0 where there is nothing to correct towards."""
+        count, start = state["count"], self.warmup_steps
+        r_limit = 1 + (self.r_max - 1) * ramp(count, start, self.r_steps)
+        d_limit = self.d_max * ramp(count, start, self.d_steps)
+        inverse = inverse_deviation(state["var"], self.epsilon)
+        r = inverse * jnp.sqrt(moments.var + self.epsilon)
         d = inverse * ((moments.shift - state["mean"]) + moments.delta)
         known = (count > 0) & (moments.total > 0)
         r = jnp.where(known, jnp.clip(r, 1 / r_limit, r_limit), 1)
         d = jnp.where(known, limit(d, d_limit), 0)
         return lax.stop_gradient(r), lax.stop_gradient(d)
-
-    options = {**options, "debias": options.get("momentum", 0.99) is not None}
-    return batch_norm(axis=axis, epsilon=epsilon, adjust=adjust, **options)
 
 
 def ramp(count: Array, start: int, end: int) -> Array:
