@@ -98,7 +98,8 @@ class TangentSums(LinearPass):
 
     def shaped(self, known: tuple, linear: tuple) -> tuple[Any, Any]:
         """Returns the abstract sums."""
-        total = known[1].update(weak_type=False)
+        shape = tuple(linear[0].shape[a] for a in self.features)
+        total = known[1].update(shape=shape, weak_type=False)
         return total, total
 
 
