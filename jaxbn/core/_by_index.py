@@ -154,7 +154,7 @@ class PassByIndex(LinearPass):
 
 
 def are_rows(x: Array, features: tuple[int, ...]) -> bool:
-    """Returns whether an example of `x` has one number a channel."""
+    """Returns whether an example of `x` is one number a channel."""
     return all(x.shape[a] == 1 for a in reduction_axes(features, x.ndim))
 
 

@@ -151,12 +151,12 @@ def _cut(
         return x, weights, batch
     (axis,) = reduction_axes(batch.features, x.ndim)[:1]
     weights = None if weights is None else cut(weights, axis, batch.plan)
-    features = features_when_cut(batch.features, axis)
+    features = features_when_cut(batch.features, axis, batch.plan)
     return cut(x, axis, batch.plan), weights, batch._replace(features=features)
 
 
 def _join(y: Array, axis: tuple[int, ...], plan: Plan) -> Array:
-    return join(y, *axis) if plan.shards else y
+    return join(y, axis[0], plan) if plan.shards else y
 
 
 def plain_normalize(
