@@ -36,23 +36,26 @@ def deviation_sums(
     """Returns sums over all axes but `features` of w (x - shift) and w |x - shift|^2.
 
     In between comes the shift, to be used from here on: on CPUs it is a result of the
-    first sum's computation, so that no pass computes the median anew for every element.
+    second sum's computation, so that no pass computes the median anew for every element
+    or shares `x - shift` with the first.
     """
     spread = functools.partial(expand, features=features, ndim=x.ndim)
     order = order_of(weights, features, x.ndim)
     x = fill(x, order.inside, spread(shift.astype(x.dtype)))
     inside = order.inside_weights()
 
-    def first(x: Array, shift: Array, inside: Array | None) -> tuple[Array, Array]:
+    def first(x: Array, shift: Array, inside: Array | None) -> Array:
         near = x.astype(shift.dtype) - spread(shift)
-        return order.begin(weigh(near, inside)), shift
+        return order.begin(weigh(near, inside))
 
-    def second(x: Array, shift: Array, inside: Array | None) -> Array:
+    def second(x: Array, shift: Array, inside: Array | None) -> tuple[Array, Array]:
         near = x.astype(shift.dtype) - spread(shift)
-        return order.begin(real_dot(near, weigh(near, inside)))
+        return order.begin(real_dot(near, weigh(near, inside))), shift
 
-    s1, settled = apart(first, shift, x, shift, inside)
-    s2 = apart(second, shift, x, shift, inside)
+    given = x, shift, inside
+    shared = x.dtype != shift.dtype or order.then or inside is not None
+    s1 = apart(first, shift, *given) if shared else first(*given)
+    s2, settled = apart(second, shift, *given)
     return order.finish(s1), settled, order.finish(s2)
 
 
