@@ -20,7 +20,7 @@ from jax.sharding import get_abstract_mesh
 from jaxbn.base import Array
 from jaxbn.core._arrays import expand, real_dot, reduction_axes
 from jaxbn.core._devices import vary_alike
-from jaxbn.core._mask import conceal, fill, weigh
+from jaxbn.core._mask import conceal, weigh
 from jaxbn.core._sums import (
     apart,
     computed_as,
@@ -30,8 +30,17 @@ from jaxbn.core._sums import (
 )
 
 
+@dataclasses.dataclass(frozen=True)
 class LinearPass:
-    """A function of known arrays that is linear in others and says its transpose."""
+    """A function of known arrays that is linear in others and says its transpose.
+
+    Attributes:
+        features: axes of `x` that are not summed over.
+        dtype: of the array that a pass returns, or that sums are of.
+    """
+
+    features: tuple[int, ...]
+    dtype: np.dtype
 
     def __call__(self, known: tuple, linear: tuple) -> tuple[Array, ...]:
         """Returns results linear in the arrays `linear`."""
@@ -46,19 +55,15 @@ class LinearPass:
         raise NotImplementedError
 
     def shaped(self, known: tuple, linear: tuple) -> tuple[Any, ...]:
-        """Returns the abstract values of the results, made of those given."""
-        raise NotImplementedError
+        """Returns the abstract values of the results; by default, of a pass."""
+        return (linear[0].update(dtype=self.dtype, weak_type=False),)
 
 
-@dataclasses.dataclass(frozen=True)
 class TangentSums(LinearPass):
     """The sums of w dx and w (x - shift) dx over all axes but `features`.
 
-    Known are x, shift and weights (or None); linear in dx, which has this dtype.
+    Known are x, shift and weights (or None); linear in dx.
     """
-
-    features: tuple[int, ...]
-    dtype: np.dtype
 
     def __call__(self, known: tuple, linear: tuple) -> tuple[Array, Array]:
         """Returns both sums."""
@@ -71,20 +76,19 @@ class TangentSums(LinearPass):
     def on_cpu(self, known: tuple, linear: tuple) -> tuple[Array, Array]:
         """Returns both sums, each from a computation of its own."""
         (x, shift, weights), (dx,) = known, linear
-        spread = functools.partial(expand, features=self.features, ndim=x.ndim)
         order = order_of(weights, self.features, x.ndim)
-        x = fill(x, order.inside, spread(shift.astype(x.dtype)))
+        x = order.fill(x, shift, self.features)
         dx = conceal(dx, order.inside)
 
         def first(dx: Array, inside: Array | None) -> Array:
             return order.begin(weigh(dx.astype(shift.dtype), inside))
 
         def second(dx: Array, inside: Array | None, x: Array, shift: Array) -> Array:
-            near = x.astype(shift.dtype) - spread(shift)
+            near = deviations(x, shift, None, self.features)
             return order.begin(near * weigh(dx.astype(shift.dtype), inside))
 
         given = dx, order.inside_weights()
-        shared = dx.dtype != shift.dtype or order.then or given[1] is not None
+        shared = order.is_shared(dx, shift)
         s1 = apart(first, shift, *given) if shared else first(*given)
         return order.finish(s1), order.finish(apart(second, shift, *given, x, shift))
 
@@ -103,15 +107,11 @@ class TangentSums(LinearPass):
         return total, total
 
 
-@dataclasses.dataclass(frozen=True)
 class TangentPass(LinearPass):
     """`gain * dx + offset + (x - shift) * slope`, cast: the tangent of a norm's output.
 
     Known are x, shift, gain and weights (or None); linear in dx, offset and slope.
     """
-
-    features: tuple[int, ...]
-    dtype: np.dtype
 
     def __call__(self, known: tuple, linear: tuple) -> tuple[Array]:
         """Returns the tangent of `y`, 0 where the weight is 0."""
@@ -125,15 +125,24 @@ class TangentPass(LinearPass):
     def transpose(self, known: tuple, cotangents: tuple) -> tuple[Array, Array, Array]:
         """Returns gain * dy, sum(dy) and sum(dy * (x - shift))."""
         (x, shift, gain, weights), (dy,) = known, cotangents
-        wide = conceal(dy, weights).astype(shift.dtype)
-        flags = None if weights is None else weights != 0
         sums = TangentSums(self.features, dy.dtype)
-        s1, s2 = linear_pass(sums, (x, shift, flags), (dy,))
-        return expand(gain, self.features, x.ndim) * wide, s1, s2
+        return scaled_and_summed(dy, gain, sums, x, shift, weights)
 
-    def shaped(self, known: tuple, linear: tuple) -> tuple[Any]:
-        """Returns the abstract tangent."""
-        return (linear[0].update(dtype=self.dtype, weak_type=False),)
+
+def scaled_and_summed(
+    dy: Array,
+    gain: Array,
+    sums: LinearPass,
+    x: Array,
+    shift: Array,
+    weights: Array | None,
+    *index: Array,
+) -> tuple[Array, Array, Array]:
+    """Returns gain * dy, 0 where the weight is 0, and both `sums` of what is not."""
+    dx = conceal(dy, weights).astype(shift.dtype)
+    flags = None if weights is None else weights != 0
+    s1, s2 = linear_pass(sums, (x, shift, flags, *index), (dy,))
+    return expand(gain, sums.features, x.ndim) * dx, s1, s2
 
 
 def is_transposed_plainly(x: Array) -> bool:

@@ -39,21 +39,19 @@ def deviation_sums(
     second sum's computation, so that no pass computes the median anew for every element
     or shares `x - shift` with the first.
     """
-    spread = functools.partial(expand, features=features, ndim=x.ndim)
     order = order_of(weights, features, x.ndim)
-    x = fill(x, order.inside, spread(shift.astype(x.dtype)))
-    inside = order.inside_weights()
+    x = order.fill(x, shift, features)
 
     def first(x: Array, shift: Array, inside: Array | None) -> Array:
-        near = x.astype(shift.dtype) - spread(shift)
+        near = deviations(x, shift, None, features)
         return order.begin(weigh(near, inside))
 
     def second(x: Array, shift: Array, inside: Array | None) -> tuple[Array, Array]:
-        near = x.astype(shift.dtype) - spread(shift)
+        near = deviations(x, shift, None, features)
         return order.begin(real_dot(near, weigh(near, inside))), shift
 
-    given = x, shift, inside
-    shared = x.dtype != shift.dtype or order.then or inside is not None
+    given = x, shift, order.inside_weights()
+    shared = order.is_shared(x, shift)
     s1 = apart(first, shift, *given) if shared else first(*given)
     s2, settled = apart(second, shift, *given)
     return order.finish(s1), settled, order.finish(s2)
@@ -86,6 +84,15 @@ class Order(NamedTuple):
         """Returns the weights that elements are multiplied by before all sums."""
         known = self.inside is None or self.inside.dtype == bool
         return None if known else self.inside
+
+    def fill(self, x: Array, shift: Array, features: tuple[int, ...]) -> Array:
+        """Returns `x` with its shift where weights that come before all sums are 0."""
+        return fill(x, self.inside, expand(shift.astype(x.dtype), features, x.ndim))
+
+    def is_shared(self, x: Array, shift: Array) -> bool:
+        """Returns whether what a sum of `x` takes in is made for other sums as well."""
+        cast, weighed = x.dtype != shift.dtype, self.inside_weights() is not None
+        return cast or weighed or bool(self.then)
 
     def begin(self, values: Array) -> Array:
         """Returns the first sums."""

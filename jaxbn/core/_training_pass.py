@@ -172,11 +172,12 @@ def plain_normalize(
 ) -> Array:
     """Returns `x` normalized by the mean `shift + delta` and variance of each batch."""
     gain, offset = gain_and_offset(var, delta, scale, bias, batch.epsilon)
-    offset = jnp.zeros_like(gain) if offset is None else offset
     if index is not None:
+        offset = jnp.zeros_like(gain) if offset is None else offset
         shift, gain, offset = take_by_index(index, shift, gain, offset)
     elif batch.plan.shards:
-        shift, gain, offset = (to_shards(a, batch.plan) for a in (shift, gain, offset))
+        shift, gain = to_shards(shift, batch.plan), to_shards(gain, batch.plan)
+        offset = None if offset is None else to_shards(offset, batch.plan)
     y = rescale(conceal(x, weights), shift, gain, offset, batch.features)
     return conceal(y.astype(batch.dtype), weights)
 
