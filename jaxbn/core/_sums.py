@@ -53,8 +53,8 @@ def deviation_sums(
     given = x, shift, order.inside_weights()
     shared = order.is_shared(x, shift)
     s1 = apart(first, shift, *given) if shared else first(*given)
-    s2, settled = apart(second, shift, *given)
-    return order.finish(s1), settled, order.finish(s2)
+    s2, shift = apart(second, shift, *given)
+    return order.finish(s1), shift, order.finish(s2)
 
 
 class Order(NamedTuple):
