@@ -69,6 +69,27 @@ def test_shifts_are_constants_to_second_derivatives():
 @pytest.mark.skipif(
     jax.__version_info__ < (0, 10), reason="XLA stored what its sums read, ours too"
 )
+@pytest.mark.parametrize(
+    ("shape", "bound"), [((64, 16, 16, 32), 1.5), ((4096, 64), 2.0)]
+)
+def test_a_mask_is_applied_where_the_input_is_read_anyway(shape, bound):
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    params, state = bn_init(shape[-1])
+    mask = (jnp.arange(shape[0]) % 7 > 0).reshape(-1, *(1,) * (len(shape) - 1))
+
+    def accessed(mask):
+        def loss(x, ct):
+            return jnp.vdot(bn_apply(params, state, x, True, mask=mask)[0], ct)
+
+        program = jax.jit(jax.grad(loss)).lower(x, x).compile()
+        return program.cost_analysis()["bytes accessed"]
+
+    assert accessed(mask) <= bound * accessed(None)
+
+
+@pytest.mark.skipif(
+    jax.__version_info__ < (0, 10), reason="XLA stored what its sums read, ours too"
+)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_blocks_hold_and_access_less_than_those_of_flax(dtype, small):
     found = {}

@@ -91,8 +91,8 @@ class Order(NamedTuple):
 
     def is_shared(self, x: Array, shift: Array) -> bool:
         """Returns whether what a sum of `x` takes in is made for other sums as well."""
-        cast, weighed = x.dtype != shift.dtype, self.inside_weights() is not None
-        return cast or weighed or bool(self.then)
+        cast, filled = x.dtype != shift.dtype, self.inside is not None
+        return cast or filled or bool(self.then)
 
     def begin(self, values: Array) -> Array:
         """Returns the first sums."""
