@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 SHORT = ("--train_limit=320", "--test_limit=100", "--seed=3")
 
 
-def start(*flags, cwd):
+def start(*flags, cwd, **options):
     command = [sys.executable, str(ROOT / "train.py"), *flags]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
@@ -28,11 +29,12 @@ def start(*flags, cwd):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        **options,
     )
 
 
-def run(*flags, cwd):
-    process = start(*flags, cwd=cwd)
+def run(*flags, cwd, **options):
+    process = start(*flags, cwd=cwd, **options)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
@@ -185,6 +187,8 @@ def test_a_workdir_of_another_run_is_left_alone(whole):
         (["--learning_rat=1"], 2, "--learning-rate"),
         (["--batch_size=7", "--num_devices=2"], 2, "expected a multiple of the 2"),
         (["--dataset=mnist", "--data_dir=nowhere"], 1, "not prepared in nowhere"),
+        (["--norm=batch,ghost"], 2, "add --norm_options ghost.size=8"),
+        ([f"--workdir={__file__}"], 2, "test_train_script.py is a file, expected a fo"),
     ],
 )
 def test_bad_flags_and_missing_data_end_in_words(flags, code, words, tmp_path):
@@ -195,3 +199,19 @@ def test_bad_flags_and_missing_data_end_in_words(flags, code, words, tmp_path):
     if "learning_rat" not in flags[0]:
         assert len(err.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_limit_met_while_saving_ends_in_one_line(tmp_path, monkeypatch):
+    """A limit on the size of files, in place of a full disk."""
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")  # JAX has words of its own for it.
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+
+    code, out, err = run("--workdir=w", *SHORT, cwd=tmp_path, preexec_fn=limit)
+    assert code == 1
+    (line,) = err.strip().splitlines()
+    assert "the checkpoint of step 10 could not be written to w/checkpoints" in line
+    assert "(File too large); there is none before it" in line
+    assert "Traceback" not in out
+    assert not list((tmp_path / "w" / "checkpoints").iterdir())

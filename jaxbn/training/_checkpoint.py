@@ -15,7 +15,10 @@ import contextlib
 import gc
 import json
 import logging
+import os
+import re
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,6 +51,10 @@ class Checkpoint(NamedTuple):
     replicas: dict[str, Any]
 
 
+class CheckpointError(OSError):
+    """A checkpoint that could not be written."""
+
+
 def save_checkpoint(
     folder: Path, step: int, checkpoint: Checkpoint, keep: int, processes: Processes
 ) -> None:
@@ -59,6 +66,9 @@ def save_checkpoint(
         checkpoint: what to store.
         keep: how many of the newest stay; the best, named in the record, does too.
         processes: that call this.
+
+    Raises:
+        CheckpointError: if it cannot be written; the older ones stay as they are.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{PREFIX}{step:08d}"
@@ -70,13 +80,39 @@ def save_checkpoint(
     items = {"arrays": arrays, "record": {"json": np.frombuffer(text, np.uint8)}}
     if checkpoint.replicas:
         items["replicas"] = checkpoint.replicas
-    ocp.save_checkpointables(str(path.absolute()), items)
+    try:
+        with _silence():
+            ocp.save_checkpointables(str(path.absolute()), items)
+    except Exception as error:  # orbax has no common class for a failed write.
+        if processes.leads:
+            for part in folder.glob(f"{path.name}.*"):
+                shutil.rmtree(part, ignore_errors=True)
+        raise CheckpointError(
+            f"the checkpoint of step {step} could not be written to {folder} "
+            f"({reason_of(error)}); {newest_whole(folder)}"
+        ) from error
     if not processes.leads:
         return
     best = checkpoint.record.get("best", {}).get("step")
     for old in stored_steps(folder)[:-keep]:
         if old != best:
             shutil.rmtree(folder / f"{PREFIX}{old:08d}", ignore_errors=True)
+
+
+def reason_of(error: Exception) -> str:
+    """Returns why a write failed, in the words of the system where it is named."""
+    if found := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(found.group(1)))
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def newest_whole(folder: Path) -> str:
+    """Returns what there is to go on from, in words."""
+    steps = stored_steps(folder)
+    if not steps:
+        return "there is none before it"
+    return f"that of step {steps[-1]} is whole, go on from it with --resume"
 
 
 def stored_steps(folder: Path) -> list[int]:
@@ -129,14 +165,16 @@ def read_checkpoint(path: Path, like: Checkpoint) -> Checkpoint | str:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keeps to one line what orbax says in many of a damaged checkpoint."""
+    """Keeps to one line what orbax says in many of what it cannot read or write."""
     logger = logging.getLogger("absl")
-    level = logger.level
+    level, hook = logger.level, sys.unraisablehook
     logger.setLevel(logging.CRITICAL + 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        sys.unraisablehook = lambda complaint: None
         try:
             yield
         finally:
             gc.collect()  # Coroutines it left unawaited complain when collected.
+            sys.unraisablehook = hook
             logger.setLevel(level)

@@ -1,11 +1,7 @@
 """The configuration: one frozen dataclass, which is also the flags of `train.py`."""
 
 import dataclasses
-import difflib
 from typing import Any, Literal
-
-from jaxbn.models import model_names
-from jaxbn.training._norms import check_options, norm_names, parse_options
 
 FREE_TO_CHANGE = frozenset(
     {
@@ -121,76 +117,6 @@ class TrainConfig:
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; `train.py` ends with code 2."""
-
-
-def check_config(config: TrainConfig) -> None:
-    """Refuses values that have no meaning, in one line each.
-
-    Raises:
-        ConfigError: saying what came, what was expected and what to do.
-    """
-    _check_name("model", config.model, model_names())
-    for name in config.norms:
-        _check_name("norm", name, norm_names())
-    try:
-        options = parse_options(config.norm_options)
-        for name in config.norms:
-            check_options(name, options.get(name, {}))
-    except (ValueError, TypeError) as error:
-        raise ConfigError(str(error)) from None
-    unused = sorted(set(options) - set(config.norms))
-    if unused:
-        raise ConfigError(
-            f"norm_options has options of {unused}, expected some of norm, "
-            f"{config.norm!r}; add them there"
-        )
-    if len(set(config.norms)) != len(config.norms):
-        raise ConfigError(f"norm is {config.norm!r}, expected distinct names")
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        choices = getattr(field.type, "__args__", ())
-        if isinstance(field.default, str) and choices:
-            _check_name(field.name, value, choices)
-    at_least = dict.fromkeys(_COUNTS, 1) | dict.fromkeys(_RATES, 0)
-    for name, least in at_least.items():
-        value = getattr(config, name)
-        if value is not None and not value >= least:
-            raise ConfigError(f"{name} is {value}, expected {least} or more")
-    for name in ("momentum", "bn_momentum", "label_smoothing", "average_decay"):
-        value = getattr(config, name)
-        if value is not None and not 0 <= value <= 1:
-            raise ConfigError(f"{name} is {value}, expected a number from 0 to 1")
-    if config.learning_rate <= 0:
-        raise ConfigError(f"learning_rate is {config.learning_rate}, expected > 0")
-    address, count = config.coordinator_address, config.num_processes
-    index = config.process_id
-    if (address, count, index) == (None,) * 3:
-        return
-    if address is None or count is None or index is None:
-        raise ConfigError(
-            "coordinator_address, num_processes and process_id are "
-            f"{address}, {count}, {index}, expected all three or none"
-        )
-    if index >= count:
-        raise ConfigError(
-            f"process_id is {index}, expected less than num_processes, {count}; they "
-            "count from 0"
-        )
-
-
-_COUNTS = ("batch_size", "num_epochs", "eval_every", "checkpoint_every", "keep")
-_COUNTS += ("precise_num_samples", "num_devices", "train_limit", "test_limit")
-_COUNTS += ("normalization_batch_size", "num_processes")
-_RATES = ("weight_decay", "warmup_epochs", "bn_epsilon", "process_id")
-
-
-def _check_name(what: str, name: Any, known: tuple[str, ...]) -> None:
-    if name in known:
-        return
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    expected = f"expected one of {', '.join(known)}"
-    raise ConfigError(f"{what} is {name!r}, {expected}{hint}")
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -80,15 +80,15 @@ def parse_options(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
         name, dot, option = path.partition(".")
         if not (equals and dot and option) or name not in _NORMS:
             raise ValueError(
-                f"norm_options has {text!r}, expected NORM.OPTION=VALUE with one of "
+                f"--norm_options has {text!r}, expected NORM.OPTION=VALUE with one of "
                 f"{', '.join(_NORMS)}; for example ghost.size=8"
             )
         try:
             options.setdefault(name, {})[option] = ast.literal_eval(value)
         except (SyntaxError, ValueError):
             raise ValueError(
-                f"norm_options has {text!r}, expected a Python literal behind =; quote "
-                "strings"
+                f"--norm_options has {text!r}, expected a Python literal behind =; "
+                "quote strings"
             ) from None
     return options
 
@@ -131,19 +131,30 @@ def create_norm(
     return factory(**{key: given[key] for key in takes} | options)
 
 
-def check_options(name: str, options: dict[str, Any]) -> None:
-    """Refuses options that the norm called `name` does not have, or that are a run's.
+def check_norm(name: str, options: dict[str, Any], **of_the_run: Any) -> None:
+    """Refuses options that the norm called `name` does not have, lacks, or cannot set.
+
+    Args:
+        name: one of `norm_names()`.
+        options: of that norm alone.
+        **of_the_run: momentum, epsilon and the like, as `create_norm` takes them.
 
     Raises:
-        ValueError: saying which.
+        ValueError: saying which, and the flag that sets it.
     """
     fixed = sorted(set(options) & set(_FLAGS))
     if fixed:
         raise ValueError(
-            f"norm_options sets {fixed} of {name}, expected what is the norm's own; "
+            f"--norm_options sets {fixed} of {name}, expected what is the norm's own; "
             f"say {' '.join(_FLAGS[option] for option in fixed)} for all norms"
         )
-    shared: dict[str, Any] = {"momentum": 0.9, "epsilon": 1e-5, "axis_name": None}
-    needs = name == "ghost" and not {"size", "num_groups"} & set(options)
-    shared["normalization_batch_size"] = 1 if needs else None
-    create_norm(name, **shared, **options)
+    size = of_the_run["normalization_batch_size"]
+    if name == "ghost" and size is None and not {"size", "num_groups"} & set(options):
+        raise ValueError(
+            "--norm has 'ghost' and nothing says how large its batches are; add "
+            "--norm_options ghost.size=8, or --normalization_batch_size=8 for all norms"
+        )
+    try:
+        create_norm(name, axis_name=None, **of_the_run, **options)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"--norm_options of {name}: {error}") from None

@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxbn.core import resolve_groups
+from jaxbn.training._check_config import check_sharing
 from jaxbn.training._config import ConfigError, TrainConfig
 
 AXIS = "devices"
@@ -80,24 +80,15 @@ def start_parallel(config: TrainConfig) -> Parallel:
     devices = jax.devices()[:asked]
     if asked is not None and len(devices) < asked:
         raise ConfigError(
-            f"num_devices is {asked}, but there are {len(devices)} "
+            f"--num_devices is {asked}, but there are {len(devices)} "
             f"{devices[0].platform} devices; ask for fewer, or start a new process"
         )
     if asked is not None and len(devices) < len(jax.devices()) and _several():
         raise ConfigError(
-            f"num_devices is {asked}, but the {jax.process_count()} processes have "
+            f"--num_devices is {asked}, but the {jax.process_count()} processes have "
             f"{len(jax.devices())}; use them all"
         )
-    if config.batch_size % len(devices):
-        raise ConfigError(
-            f"batch_size is {config.batch_size}, expected a multiple of the "
-            f"{len(devices)} devices that share it"
-        )
-    size = config.normalization_batch_size
-    try:
-        _, groups = resolve_groups(size, config.batch_size, len(devices))
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    groups = check_sharing(config, len(devices))
     auto = "jit" if len(devices) == 1 else "pmap"
     mode = auto if config.parallel == "auto" else config.parallel
     return Parallel(mode, tuple(devices), groups is not None and len(devices) > 1)

@@ -78,8 +78,8 @@ def split_cpu(config: TrainConfig, processes: int) -> None:
         return
     if asked % processes:
         raise ConfigError(
-            f"num_devices is {asked}, expected a multiple of the {processes} processes "
-            "that share them"
+            f"--num_devices is {asked}, expected a multiple of the {processes} "
+            "processes that share them"
         )
     if asked // processes > max(getattr(jax.config, "jax_num_cpu_devices", 1), 1):
         # Too late once JAX has started: then the devices are what they are.

@@ -5,6 +5,7 @@ uninterrupted one write the same bytes; times are in `timing.jsonl`. Every file 
 rewritten whole.
 """
 
+import contextlib
 import csv
 import importlib.metadata
 import io
@@ -15,10 +16,11 @@ from typing import Any
 
 import jax
 
+import jaxbn
 from jaxbn.training._files import write_json, write_text
 
 Row = dict[str, Any]
-_PACKAGES = ("jaxbn", "jax", "jaxlib", "flax", "optax", "chex", "orbax-checkpoint")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "orbax-checkpoint")
 
 
 class Records:
@@ -73,12 +75,21 @@ def as_csv(rows: list[Row]) -> str:
     return buffer.getvalue()
 
 
+def versions(packages: tuple[str, ...]) -> dict[str, str | None]:
+    """Returns the version of each package, None where it is not installed as one."""
+    found: dict[str, str | None] = dict.fromkeys(packages)
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
 def write_environment(workdir: Path, devices: tuple[jax.Device, ...]) -> None:
     """Writes environment.json: versions and devices."""
     environment = {
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": {"jaxbn": jaxbn.__version__} | versions(_PACKAGES),
         "devices": [f"{device.platform}: {device.device_kind}" for device in devices],
     }
     write_json(workdir / "environment.json", environment)

@@ -8,13 +8,14 @@ from typing import Any
 import jax
 
 from jaxbn.data import DatasetUnavailable, load
-from jaxbn.training._config import ConfigError, TrainConfig, check_config
+from jaxbn.training._check_config import check_config
+from jaxbn.training._config import ConfigError, TrainConfig
 from jaxbn.training._lifeline import leave
 from jaxbn.training._loop import Run
 from jaxbn.training._parallel import start_parallel
 from jaxbn.training._processes import share_text, start_processes
 from jaxbn.training._signals import Interrupted, stop_on_signals
-from jaxbn.training._workdir import open_workdir
+from jaxbn.training._workdir import check_workdir, open_workdir
 
 DONE, FAILED, BAD_FLAGS, INTERRUPTED = 0, 1, 2, 130
 SECONDS_TO_TELL = 3.0
@@ -34,6 +35,8 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     check_config(config)
     processes = start_processes(config)
     parallel = start_parallel(config)
+    if processes.leads:
+        check_workdir(config)  # Before the data, which may take a while.
     dataset = load(
         config.dataset,
         data_dir=config.data_dir,
@@ -44,8 +47,8 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     num_train = len(dataset.train.labels)
     if num_train < config.batch_size:
         raise ConfigError(
-            f"batch_size is {config.batch_size}, but {config.dataset} has {num_train} "
-            "training examples; pass a smaller --batch_size"
+            f"--batch_size is {config.batch_size}, but {config.dataset} has "
+            f"{num_train} training examples; pass a smaller one"
         )
     mine = str(open_workdir(config)) if processes.leads else ""
     workdir = Path(share_text(processes, mine))
@@ -98,6 +101,8 @@ def _several_processes() -> bool:
 
 
 def _say(error: object, code: int) -> int:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        error = f"{error.filename} cannot be read or written: {error.strerror}"
     first = str(error).strip().splitlines() or [type(error).__name__]
     print(f"train.py: {first[0]}", file=sys.stderr, flush=True)
     return code

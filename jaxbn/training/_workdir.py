@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import json
 from pathlib import Path
+from typing import Any
 
 from jaxbn.training._config import ConfigError, TrainConfig, differences
 from jaxbn.training._files import write_json
@@ -13,12 +14,23 @@ def open_workdir(config: TrainConfig) -> Path:
     """Returns the folder of the run, with its config.json written.
 
     Raises:
+        ConfigError: as `check_workdir`.
+    """
+    workdir = check_workdir(config)
+    write_json(workdir / "config.json", _as_read(config))
+    return workdir
+
+
+def check_workdir(config: TrainConfig) -> Path:
+    """Returns the folder of the run; touches nothing.
+
+    Raises:
         ConfigError: if it holds a run that this one would overwrite, or if that run
-            had another configuration. Then nothing is touched.
+            had another configuration.
     """
     workdir = Path(config.workdir) if config.workdir else _fresh(config)
     path = workdir / "config.json"
-    wanted = json.loads(json.dumps(dataclasses.asdict(config)))  # as it is read
+    wanted = _as_read(config)
     if path.exists():
         try:
             different = differences(json.loads(path.read_text()), wanted)
@@ -40,8 +52,12 @@ def open_workdir(config: TrainConfig) -> Path:
         raise ConfigError(
             "--resume needs --workdir, the folder of the run to go on with"
         )
-    write_json(path, wanted)
     return workdir
+
+
+def _as_read(config: TrainConfig) -> dict[str, Any]:
+    """Returns the configuration as it is read back from JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def _fresh(config: TrainConfig) -> Path:

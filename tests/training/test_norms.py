@@ -15,7 +15,7 @@ import pytest
 from jaxbn.data import Split
 from jaxbn.models import create_model
 from jaxbn.training import ConfigError, TrainConfig, fit
-from jaxbn.training._config import check_config
+from jaxbn.training._check_config import check_config
 from jaxbn.training._norms import create_norm, norm_names, parse_options
 from jaxbn.training._optim import average_weights, averaged_weights
 from jaxbn.training._report import Report
@@ -136,7 +136,8 @@ def test_options_of_another_form_are_refused(options, words):
         ),
         ("batch", "ghost.size=8", r"has options of \['ghost'\], .*; add them there"),
         ("group", "group.num_group=1", r"\['num_group'\]"),
-        ("ghost", "ghost.foo=1", r"\['foo'\]"),
+        ("ghost", "ghost.sise=8", r"nothing says how large .* ghost.size=8, or --norm"),
+        ("renorm", "renorm.foo=1", r"--norm_options of renorm: .*foo"),
     ],
 )
 def test_options_that_nothing_takes_are_refused(norm, options, words):

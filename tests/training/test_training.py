@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +9,16 @@ import numpy as np
 import pytest
 
 from jaxbn.data import eval_indices, load
-from jaxbn.training import ConfigError, Interrupted, TrainConfig, fit
+from jaxbn.training import Interrupted, TrainConfig, fit
 from jaxbn.training._arms import create_arm
-from jaxbn.training._config import check_config, differences
+from jaxbn.training._config import differences
 from jaxbn.training._feed import place
 from jaxbn.training._histograms import histogram
 from jaxbn.training._loop import Run
 from jaxbn.training._metrics import Metrics, averages, measure
 from jaxbn.training._optim import create_optimizer, create_schedule, is_weight
 from jaxbn.training._parallel import fetch, put, start_parallel
-from jaxbn.training._processes import Processes, split_cpu
+from jaxbn.training._processes import Processes
 from jaxbn.training._records import as_csv
 from jaxbn.training._score import population_of, score_test
 from jaxbn.training._workdir import open_workdir
@@ -256,60 +255,6 @@ def test_schedules():
     np.testing.assert_allclose(found, [1.0, 0.1, 0.01], rtol=1e-5)
     constant = dataclasses.replace(config, schedule="constant", warmup_epochs=0.0)
     assert create_schedule(constant, 10)(89) == 1.0
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "words"),
-    [
-        ("model", "mpl", "model is 'mpl', expected one of mlp, narrow"),
-        ("norm", "batch,grupp", "norm is 'grupp', expected one of batch, "),
-        ("norm", "batch,batch", "expected distinct names"),
-        ("optimizer", "sdg", "did you mean 'sgd'?"),
-        ("batch_size", 0, "batch_size is 0, expected 1 or more"),
-        ("bn_momentum", 1.5, "bn_momentum is 1.5, expected a number from 0 to 1"),
-        ("learning_rate", 0.0, "learning_rate is 0.0, expected > 0"),
-        ("process_id", 1, "are None, None, 1, expected all three or none"),
-        ("normalization_batch_size", 0, "normalization_batch_size is 0, expected 1"),
-        ("weight_decay", -1.0, "weight_decay is -1.0, expected 0 or more"),
-    ],
-)
-def test_bad_values_are_refused(field, value, words):
-    with pytest.raises(ConfigError, match=re.escape(words)):
-        check_config(dataclasses.replace(TINY, **{field: value}))
-
-
-def test_a_batch_larger_than_the_set_is_refused(tmp_path):
-    config = dataclasses.replace(TINY, batch_size=200, workdir=str(tmp_path / "w"))
-    with pytest.raises(ConfigError, match="has 128 training examples; pass a smaller"):
-        fit(config)
-    assert not (tmp_path / "w").exists()
-
-
-def test_more_devices_than_there_are_is_refused():
-    with pytest.raises(ConfigError, match="num_devices is 64, but there are 8 cpu"):
-        start_parallel(dataclasses.replace(TINY, num_devices=64, batch_size=64))
-
-
-def test_a_normalization_batch_that_devices_cannot_form_is_refused():
-    config = dataclasses.replace(TINY, num_devices=4, normalization_batch_size=12)
-    words = "size is 12 for a batch of 32 on 4 devices, expected one of [1, 2, 4, 8, 16"
-    with pytest.raises(ConfigError, match=re.escape(words)):
-        start_parallel(config)
-
-
-def test_processes_count_from_zero():
-    together = {"coordinator_address": "127.0.0.1:1", "num_processes": 2}
-    config = dataclasses.replace(TINY, process_id=2, **together)
-    with pytest.raises(ConfigError, match="process_id is 2, expected less than num_"):
-        check_config(config)
-    config = dataclasses.replace(TINY, process_id=1, num_devices=3, **together)
-    with pytest.raises(ConfigError, match="num_devices is 3, expected a multiple of"):
-        split_cpu(config, 2)
-
-
-def test_resume_needs_a_workdir():
-    with pytest.raises(ConfigError, match="--resume needs --workdir"):
-        open_workdir(dataclasses.replace(TINY, resume=True))
 
 
 def test_differences_name_only_what_decides_the_numbers():
