@@ -149,7 +149,7 @@ def test_nan_behind_the_mask_has_no_gradient(train):
 @both
 def test_real_masks_are_weights(step):
     x, weights = normal(0, (4, 3)), np.array([0.5, 0.0, 2.0, 1.0], np.float32)
-    _, new = step(x, mask=weights, momentum=0.0)  # flax: cast to bool
+    _, new = step(x, mask=weights, momentum=0.0)  # linen: cast; nnx: refused
     expected = oracle.bn_apply(*oracle.bn_init(3), x, True, mask=weights, momentum=0.0)[
         1
     ]

@@ -120,16 +120,18 @@ def from_keras(
     """Returns the weights of a Keras batch norm as `(params, state)`.
 
     Keras's momentum is the weight of the old value, as here (0.99), its epsilon 1e-3:
-    pass that on to `bn_apply`. Its variance is biased, except in tf.keras's fused layer
-    (the default there for images), which absorbs n / (n - 1) of it.
+    pass that on to `bn_apply`. Its variance is biased, on every backend, except in the
+    fused layer of tf_keras (Keras 2, by default for images), which absorbs n / (n - 1)
+    of it.
 
     Args:
         weights: gamma, beta, moving_mean and moving_variance by name, or in the order
             of `layer.get_weights()`.
         scale: whether the layer has a gamma; for a list.
         center: whether it has a beta; for a list.
-        num_elements: n of that fused layer, how many elements a channel had in each
-            batch: the variance is made biased, times (n - 1) / n. None leaves it.
+        num_elements: n of that fused layer of tf_keras, how many elements a channel had
+            in each batch: the variance is made biased, times (n - 1) / n. None leaves
+            it.
 
     Returns:
         {'scale', 'bias'} as far as there are, and {'mean', 'var'}.
