@@ -19,12 +19,13 @@ class Layer(nn.Module):
 
     Parameters live in the collection 'params' and the state in 'batch_stats', under the
     names the norm gives them. A subclass has a field `use_running_average` and says in
-    `as_norm` which norm it is.
+    `norm_pair` which norm it is.
     """
 
-    def as_norm(self, x: Array) -> base.Norm:
-        """Returns the pair to apply to `x`."""
-        raise NotImplementedError(f"{type(self).__name__} does not define as_norm")
+    @property
+    def norm_pair(self) -> base.Norm:
+        """The pair that a call applies."""
+        raise NotImplementedError(f"{type(self).__name__} does not define norm_pair")
 
     @nn.compact
     def __call__(
@@ -58,7 +59,7 @@ class Layer(nn.Module):
             "use_running_average", self.use_running_average, use_running_average
         )
         x = jnp.asarray(x)
-        norm = self.as_norm(x)
+        norm = self.norm_pair
         return call_norm(self, norm, x, use_running_average, mask=mask, **overrides)
 
 
@@ -136,8 +137,9 @@ class Norm(Layer):
     norm: base.Norm
     use_running_average: bool | None = None
 
-    def as_norm(self, x: Array) -> base.Norm:
-        """Returns `norm`, whatever `x` is."""
+    @property
+    def norm_pair(self) -> base.Norm:
+        """The field `norm`."""
         return self.norm
 
 
@@ -203,13 +205,14 @@ class BatchNorm(Layer):
     skip_nonfinite: bool = True
     custom_derivative: bool = True
 
-    def as_norm(self, x: Array) -> base.Norm:
-        """Returns the pair that the fields describe, for data like `x`."""
+    @property
+    def norm_pair(self) -> base.Norm:
+        """The pair that the fields describe."""
         return batch_norm(
             axis=self.axis,
             momentum=self.momentum,
             epsilon=self.epsilon,
-            dtype=jnp.result_type(x) if self.dtype is None else self.dtype,
+            dtype=self.dtype,
             param_dtype=self.param_dtype,
             use_bias=self.use_bias,
             use_scale=self.use_scale,

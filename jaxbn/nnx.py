@@ -54,8 +54,13 @@ class Norm(nnx.Module):
         self.use_running_average = use_running_average
         self.param_names, self.state_names = _create(self, norm, rngs, {})
 
-    def as_norm(self) -> base.Norm:
-        """Returns the pair to apply."""
+    @property
+    def norm_pair(self) -> base.Norm:
+        """The pair that a call applies.
+
+        A property, because nnx traces the methods of a module, and a pair is nothing
+        that a traced function can return.
+        """
         return self.norm
 
     def __call__(
@@ -95,7 +100,7 @@ class Norm(nnx.Module):
         update = overrides.pop("update_stats", None)
         update = not use_running_average if update is None else update
         overrides |= {"mask": mask, "update_stats": update}
-        y, new = self.as_norm().apply(
+        y, new = self.norm_pair.apply(
             params, state, x, not use_running_average, **overrides
         )
         if update:
@@ -207,11 +212,12 @@ class BatchNorm(Norm):
         self.skip_nonfinite = skip_nonfinite
         self.custom_derivative = custom_derivative
         metadata = {"scale": scale_metadata, "bias": bias_metadata}
-        names = _create(self, self.as_norm(), rngs, metadata)
+        names = _create(self, self.norm_pair, rngs, metadata)
         self.param_names, self.state_names = names
 
-    def as_norm(self) -> base.Norm:
-        """Returns the pair that the attributes describe now."""
+    @property
+    def norm_pair(self) -> base.Norm:
+        """The pair that the attributes describe now."""
         return batch_norm(
             axis=self.axis,
             momentum=self.momentum,

@@ -4,14 +4,17 @@ That the gradient is right for every row of the catalog is a law of test_laws.py
 devices, of test_laws_devices.py.
 """
 
+import catalog
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from jax.experimental.jet import jet
 from jax.test_util import check_grads
 
 import jaxbn
+from jaxbn.core import feature_axes, feature_shape
 
 MASK = np.array([[1, 0], [1, 1], [0, 0], [1, 1], [0, 1]], bool)
 WEIGHTS = MASK * np.array([0.5, 1.0, 3.0, 2.0, 0.25])[:, None]
@@ -22,6 +25,8 @@ HIDING = {
     "positions": MASK[:1],
     "examples weighed": WEIGHTS[:, 1:],
 }
+MEASURES = ("adaptive", "group norm", "instance norm", "layer norm")
+"""What measures its input in evaluation too."""
 SHAPE = (5, 2, 3)
 
 
@@ -269,3 +274,21 @@ def test_gradient_of_a_constant_channel_and_of_one_element_is_finite_and_zero():
         dparams, dx = jax.grad(loss, argnums=(0, 1))(params, x)
         assert np.all(dx == 0) and np.all(dparams["scale"] == 0)
         assert np.all(dparams["bias"] == len(x))
+
+
+@pytest.mark.parametrize("row", catalog.ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("train", [True, False])
+def test_jet_is_right_or_refused(row, train):
+    norm, x = row.make(), jnp.linspace(-1.0, 1, 64).reshape(8, 4, 2)
+    features = feature_shape(x, feature_axes(norm.axis, x.ndim))
+    params, state = norm.init(features)
+    apply = lambda x: norm.apply(params, state, x, train)[0]
+    series = ((jnp.sin(x), jnp.zeros_like(x)),)
+    measures = row.name in MEASURES or (train and not row.name.startswith("frozen"))
+    if measures:
+        with pytest.raises(ValueError, match=r"x is traced by jax\.experimental\.jet"):
+            jet(apply, (x,), series)
+        return
+    _, (slope, _) = jet(apply, (x,), series)
+    _, expected = jax.jvp(apply, (x,), (jnp.sin(x),))
+    np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-6)

@@ -73,6 +73,11 @@ def is_symbolic(size: Any) -> bool:
     return export.is_symbolic_dim(size)
 
 
+def is_jet(x: Any) -> bool:
+    """Returns whether `x` is traced by `jax.experimental.jet`, here and now."""
+    return type(x).__module__ == "jax.experimental.jet"
+
+
 def stats_dtype(dtype: DType) -> np.dtype:
     """Returns the dtype of sums and means over data of `dtype`: float32 or wider.
 
@@ -93,15 +98,30 @@ def as_inexact(x: object) -> Array:
     """Returns `x` as an array of a floating or complex dtype.
 
     Raises:
-        ValueError: if `x` holds integers or booleans.
+        ValueError: if `x` holds integers, booleans or floats of less than 16 bits.
     """
     x = jnp.asarray(x)
+    check_bits("x", x)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         raise ValueError(
             f"x has dtype {x.dtype}, expected a floating or complex dtype; cast it, "
             "for example x.astype(jnp.float32) / 255 for images"
         )
     return x
+
+
+def check_bits(name: str, array: object) -> None:
+    """Refuses floats of 8 bits and less, which JAX promotes to no other dtype.
+
+    Raises:
+        ValueError: naming the array.
+    """
+    dtype = jnp.result_type(array)
+    if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 16:
+        raise ValueError(
+            f"{name} has dtype {dtype}, expected at least 16 bits; cast it, for "
+            "example by .astype(jnp.bfloat16), and back where 8 are wanted"
+        )
 
 
 def real_dot(a: Array, b: Array) -> Array:

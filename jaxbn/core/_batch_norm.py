@@ -38,6 +38,7 @@ from jaxbn.core._checks import (
     check_state,
     check_state_dtypes,
     check_switch,
+    check_tracing,
 )
 from jaxbn.core._devices import are_mesh_axes, mesh_size
 from jaxbn.core._mask import as_weights
@@ -185,6 +186,7 @@ def bn_apply(
     if use_running_average:
         check_state(state, shape, counts=counts, devices=num_groups)
     if update_stats or not use_running_average:
+        check_tracing(x)
         for axis in examples:
             check_layout(x, axis, axis_name, size)
         plan = make_plan(num_examples, axis_name, axis_index_groups, size)

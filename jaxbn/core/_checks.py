@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbn.base import Array, Params, State
-from jaxbn.core._arrays import is_symbolic
+from jaxbn.core._arrays import check_bits, is_jet, is_symbolic
 from jaxbn.core._layout import split_along
 
 
@@ -94,6 +94,20 @@ def _check_together(groups: Any, size: object) -> None:
         )
 
 
+def check_tracing(x: Array) -> None:
+    """Refuses the one transformation of JAX that knows no custom derivatives.
+
+    Raises:
+        ValueError: if `x` is traced by `jax.experimental.jet`.
+    """
+    if is_jet(x):
+        raise ValueError(
+            "x is traced by jax.experimental.jet, which cannot differentiate functions "
+            "with a derivative of their own, expected another transformation; nest "
+            "jax.jvp or jax.jacfwd for higher derivatives"
+        )
+
+
 def check_layout(x: Array, axis: int, axis_name: object, size: object) -> None:
     """Refuses to cut examples into ghost batches where they lie on devices not named.
 
@@ -135,8 +149,8 @@ def check_params(
     """Refuses parameters that are not those of a batch norm of `x`.
 
     Raises:
-        ValueError: on keys other than scale and bias, on a shape other than `shape`, or
-            on complex parameters for real `x`.
+        ValueError: on keys other than scale and bias, on a shape other than `shape`, on
+            complex parameters for real `x`, or on floats of 8 bits.
     """
     unknown = set(params) - {"scale", "bias"}
     if unknown:
@@ -145,10 +159,11 @@ def check_params(
             "the subtree of one batch norm, e.g. variables['params']['bn1']"
         )
     for key, value in params.items():
-        stacked = num_groups and jnp.shape(value) == (num_groups, *shape)
+        stacked = num_groups and np.shape(value) == (num_groups, *shape)
         if not stacked:
             _check_shapes("params", {key: value}, shape)
     for key, value in params.items():
+        check_bits(f"params[{key!r}]", value)
         if jnp.iscomplexobj(value) and not jnp.iscomplexobj(x):
             raise ValueError(
                 f"params[{key!r}] has dtype {value.dtype} but x has dtype {x.dtype}, "
@@ -179,18 +194,18 @@ def check_state(
             "with the same momentum and debias, or pass the subtree of one batch norm, "
             "e.g. variables['batch_stats']['bn1']"
         )
-    if devices > 1 and jnp.shape(state["mean"]) == (devices, *shape):
+    if devices > 1 and np.shape(state["mean"]) == (devices, *shape):
         shape = (devices, *shape)
     _check_shapes("state", {key: state[key] for key in needed}, shape)
 
 
 def _check_shapes(name: str, tree: dict[str, Array], shape: tuple[int, ...]) -> None:
     for key, value in tree.items():
-        if jnp.shape(value) != shape:
+        if np.shape(value) != shape:
             raise ValueError(
-                f"{name}[{key!r}] has shape {jnp.shape(value)}, expected {shape}, the "
+                f"{name}[{key!r}] has shape {np.shape(value)}, expected {shape}, the "
                 "shape of x along its feature axes; check axis and num_features"
-                + stacked_hint(jnp.shape(value), shape)
+                + stacked_hint(np.shape(value), shape)
             )
 
 
@@ -209,6 +224,7 @@ def check_state_dtypes(state: State, mean_dtype: np.dtype) -> None:
         ValueError: if a running statistic is below float32, or real for complex data.
     """
     for key, value in state.items():
+        check_bits(f"state[{key!r}]", value)
         dtype = jnp.result_type(value)
         if jnp.promote_types(dtype, jnp.float32) != dtype:
             raise ValueError(

@@ -11,6 +11,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxbn.base import Array
+from jaxbn.core._arrays import is_jet
 from jaxbn.core._moments import Moments
 
 INPUT, MOMENTS = "batch_norm_input", "batch_norm_moments"
@@ -18,7 +19,7 @@ INPUT, MOMENTS = "batch_norm_input", "batch_norm_moments"
 
 def named_input(x: Array) -> Array:
     """Returns `x`, known to policies as the input of a batch norm."""
-    return checkpoint_name(x, INPUT)
+    return x if is_jet(x) else checkpoint_name(x, INPUT)
 
 
 def named_moments(moments: Moments) -> Moments:

@@ -22,7 +22,7 @@ COLORS = 128
 
 def cell(value: Any) -> str:
     """Returns a cell of the table: of several numbers the mean and the spread."""
-    if isinstance(value, list | tuple | np.ndarray):
+    if isinstance(value, list | tuple | np.ndarray | jax.Array):
         each = np.asarray(value, float)
         if not np.isfinite(each).all():
             lost = int((~np.isfinite(each)).sum())

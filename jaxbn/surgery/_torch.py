@@ -34,7 +34,8 @@ def from_torch(
     ['layer1']['0']['bn1'], ready to be moved to where a Flax model has that layer.
 
     Args:
-        state_dict: of NumPy arrays, or of what `np.asarray` takes, such as CPU tensors.
+        state_dict: of tensors of any dtype, on any device, or of what `np.asarray`
+            takes.
         cumulative: whether the modules average all batches (torch's momentum=None);
             'count' then is their num_batches_tracked.
         num_elements: n, how many elements a channel had in each batch; the variance
@@ -49,7 +50,8 @@ def from_torch(
 
     Raises:
         ValueError: if there is no batch norm, one has no running_var of the shape of
-            its running_mean, or, `cumulative`, no num_batches_tracked.
+            its running_mean, or, `cumulative`, no num_batches_tracked, or if a tensor
+            holds no numbers, being on torch's meta device.
 
     Example:
         >>> found = from_torch({'bn.weight': [2.0], 'bn.bias': [1.0],
@@ -73,7 +75,7 @@ def from_torch(
     for name in names:
         prefix = name.removesuffix(suffix)
         found = {
-            entry: np.asarray(state_dict[prefix + entry])
+            entry: _as_array(prefix + entry, state_dict[prefix + entry])
             for entry in ("weight", "bias", suffix, "running_var")
             if prefix + entry in state_dict
         }
@@ -97,7 +99,8 @@ def from_torch(
                     f"{prefix + suffix!r} has no num_batches_tracked beside it, "
                     "expected the count of a cumulative average; say cumulative=False"
                 )
-            stats["count"] = np.full(var.shape, np.asarray(tracked))
+            tracked = _as_array(prefix + "num_batches_tracked", tracked)
+            stats["count"] = np.full(var.shape, tracked)
         affine = {"weight": "scale", "bias": "bias"}
         params = {affine[k]: v for k, v in found.items() if k in affine}
         path = [part for part in prefix.split(".") if part]
@@ -178,6 +181,23 @@ def momentum_from_torch(momentum: float | None) -> float | None:
             "new value; torch's default is 0.1"
         )
     return 1 - momentum
+
+
+def _as_array(name: str, value: Any) -> np.ndarray:
+    """Returns a tensor, or what NumPy takes, as an array; floats of torch as float64.
+
+    NumPy knows no bfloat16 of torch's, and no tensor that is trained or not on a CPU.
+    """
+    if not hasattr(value, "detach"):
+        return np.asarray(value)
+    value = value.detach()
+    if value.is_meta:
+        raise ValueError(
+            f"{name!r} is on torch's meta device, expected numbers; load the state "
+            "dict from its file, with map_location='cpu'"
+        )
+    value = value.cpu()
+    return np.asarray(value.double() if value.is_floating_point() else value)
 
 
 def _put(tree: dict[str, Any], path: list[str], layer: dict[str, Any]) -> None:

@@ -77,8 +77,8 @@ def own_notes(layer: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_norm(layer: Any, flax_layer: type) -> bool:
-    """Returns whether a module is a norm layer: Flax's, or one with `as_norm`."""
-    return isinstance(layer, flax_layer) or hasattr(type(layer), "as_norm")
+    """Returns whether a module is a norm layer: Flax's, or one with a `norm_pair`."""
+    return isinstance(layer, flax_layer) or hasattr(type(layer), "norm_pair")
 
 
 def library_class(kind: type) -> type:

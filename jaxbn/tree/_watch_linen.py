@@ -73,8 +73,8 @@ def as_call(
     if norm and given is None:
         given = layer.use_running_average
     pair = replacement_of(layer, path)
-    if pair is None and hasattr(layer, "as_norm"):
-        pair = layer.as_norm(x)
+    if pair is None and hasattr(type(layer), "norm_pair"):
+        pair = layer.norm_pair
     held = nn.meta.unbox({**layer.variables.get("batch_stats", {})})
     params = nn.meta.unbox({**layer.variables.get("params", {})})
     state = {k: v for k, v in held.items() if not k.startswith(NOTE)}

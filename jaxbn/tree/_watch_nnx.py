@@ -55,7 +55,7 @@ def watched(kind: type, path: str, handler: Handler) -> type:
         norm, given = is_norm(self, nnx.BatchNorm), use_running_average
         if norm and given is None:
             given = self.use_running_average
-        pair = self.as_norm() if hasattr(self, "as_norm") else None
+        pair = self.norm_pair if hasattr(type(self), "norm_pair") else None
         held, params = values_of(self, nnx.BatchStat), values_of(self, nnx.Param)
         state = {k: v for k, v in held.items() if not k.startswith(NOTE)}
         again = itertools.count()

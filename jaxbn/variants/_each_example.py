@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxbn.base import Array, DType, Norm, Params, State
 from jaxbn.core import batch_norm, feature_axes
 from jaxbn.core._arrays import as_inexact, expand, stats_dtype
-from jaxbn.core._checks import check_params
+from jaxbn.core._checks import check_params, check_tracing
 from jaxbn.core._mask import as_weights
 from jaxbn.variants._over_channels import Rows, over_channels
 from jaxbn.variants._over_positions import Groups, over_positions
@@ -48,6 +48,7 @@ def each_example(
         x = as_inexact(x)
         features = feature_axes(axis, x.ndim)
         check_params(params, (x.shape[features[0]],), x)
+        check_tracing(x)
         weights = as_weights(mask, x, features)
         affine = params.get("scale"), params.get("bias")
         fixed = features[0], epsilon, np.dtype(dtype or x.dtype)

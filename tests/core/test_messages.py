@@ -5,6 +5,7 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental import jet
 
 from jaxbn import batch_moments, batch_norm, bn_apply, bn_init, reduce_moments
 from jaxbn.core import describe_groups, normalize
@@ -28,6 +29,26 @@ REFUSALS = {
         "pass the shape of x",
     ),
     "features float": (lambda: bn_init(2.0), "num_features is 2.0", "positive int"),
+    "input of 8 bits": (
+        lambda: apply(x=X.astype(jnp.float8_e4m3fn)),
+        "x has dtype float8_e4m3fn, expected at least 16 bits; cast it",
+        ".astype(jnp.bfloat16)",
+    ),
+    "scale of 8 bits": (
+        lambda: apply(params={"scale": jnp.ones(3, jnp.float8_e5m2)}),
+        "params['scale'] has dtype float8_e5m2, expected at least 16",
+        "cast it",
+    ),
+    "mean of 8 bits": (
+        lambda: apply(state={**STATE, "mean": jnp.zeros(3, jnp.float8_e5m2)}),
+        "state['mean'] has dtype float8_e5m2, expected at least 16",
+        "cast it",
+    ),
+    "jet": (
+        lambda: jet.jet(apply, (X,), ((X,),)),
+        "x is traced by jax.experimental.jet, which cannot differentiate",
+        "nest jax.jvp",
+    ),
     "features empty": (lambda: bn_init(()), "num_features is ()", "tuple of positive"),
     "features mixed": (lambda: bn_init((3, -1)), "num_features is (3, -1)", "positive"),
     "param dtype": (

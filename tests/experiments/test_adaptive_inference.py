@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from committed import test_committed_form as test_committed_form
 
 from jaxbn.data import Split
-from jaxbn.experiments import Settings, figure_png, run_experiment
+from jaxbn.experiments import Settings, figure_png
 from jaxbn.experiments.claims._adaptive_inference import (
     INFERENCE,
     SIZES,
@@ -13,11 +14,6 @@ from jaxbn.experiments.claims._adaptive_inference import (
 )
 from jaxbn.experiments.claims._sweep import whole_batches
 from jaxbn.training import ConfigError
-
-
-@pytest.fixture(scope="module")
-def result():
-    return run_experiment("adaptive_inference", size="smoke", seeds=2)
 
 
 def test_smoke(result):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
+from committed import test_committed_form as test_committed_form
 
 from jaxbn import batch_norm
 from jaxbn.experiments import figure_png, run_experiment
@@ -11,11 +11,6 @@ from jaxbn.experiments.claims._contrastive_leakage import verdicts
 from jaxbn.experiments.claims._contrasts import GROUP, contrasts, view
 from jaxbn.experiments.claims._pairs import swapped
 from jaxbn.models import create_model
-
-
-@pytest.fixture(scope="module")
-def result():
-    return run_experiment("contrastive_leakage", size="smoke", seeds=2)
 
 
 def check(numbers):

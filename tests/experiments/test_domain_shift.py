@@ -1,17 +1,12 @@
 """Shift between training and test: arms at smoke size, verdicts by their criteria."""
 
 import numpy as np
-import pytest
+from committed import test_committed_form as test_committed_form
 
 from jaxbn.data import CORRUPTIONS, Split
-from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments import figure_png
 from jaxbn.experiments.claims._domain_shift import SIZES, SOURCES, verdicts
 from jaxbn.experiments.claims._shifted import held_out
-
-
-@pytest.fixture(scope="module")
-def result():
-    return run_experiment("domain_shift", size="smoke", seeds=2)
 
 
 def test_every_corruption_is_tested_with_every_statistics(result):

@@ -3,18 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
+from committed import test_committed_form as test_committed_form
 
 from jaxbn import batch_norm
-from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments import figure_png
 from jaxbn.experiments.claims._dropout import DropoutMLP
 from jaxbn.experiments.claims._dropout_order import ARMS, LAYERS, verdicts
 from jaxbn.models import create_model
-
-
-@pytest.fixture(scope="module")
-def result():
-    return run_experiment("dropout_order", size="smoke", seeds=2)
 
 
 def test_dropout_before_a_norm_and_nowhere_else_shifts_its_variance(result):

@@ -1,15 +1,10 @@
 """The last epochs with frozen statistics."""
 
 import numpy as np
-import pytest
+from committed import test_committed_form as test_committed_form
 
-from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments import figure_png
 from jaxbn.experiments.claims._frozen_finetune import CURVES, moved, verdicts
-
-
-@pytest.fixture(scope="module")
-def result():
-    return run_experiment("frozen_finetune", size="smoke", seeds=2)
 
 
 def test_smoke(result):

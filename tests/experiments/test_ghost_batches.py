@@ -1,15 +1,10 @@
 """Ghost batches within a large batch of SGD."""
 
 import numpy as np
-import pytest
+from committed import test_committed_form as test_committed_form
 
-from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments import figure_png
 from jaxbn.experiments.claims._ghost_batches import OTHERS, verdicts
-
-
-@pytest.fixture(scope="module")
-def result():
-    return run_experiment("ghost_batches", size="smoke", seeds=2)
 
 
 def test_smoke(result):

@@ -3,15 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
+from committed import test_committed_form as test_committed_form
 
-from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments import figure_png
 from jaxbn.experiments.claims._group_norm_control import standardized, verdicts
-
-
-@pytest.fixture(scope="module")
-def result():
-    return run_experiment("group_norm_control", size="smoke", seeds=2)
 
 
 def test_smoke(result):

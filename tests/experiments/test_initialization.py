@@ -2,16 +2,11 @@
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
+from committed import test_committed_form as test_committed_form
 
-from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments import figure_png
 from jaxbn.experiments.claims._deep_net import scaled
 from jaxbn.experiments.claims._initialization import FACTORS, NORMS, verdicts
-
-
-@pytest.fixture(scope="module")
-def result():
-    return run_experiment("initialization", size="smoke", seeds=2)
 
 
 def test_batch_norm_trains_where_the_plain_net_diverges(result):

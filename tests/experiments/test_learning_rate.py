@@ -1,17 +1,12 @@
 """Learning rates over five decades, at smoke size; its criteria on made-up numbers."""
 
 import numpy as np
-import pytest
+from committed import test_committed_form as test_committed_form
 
-from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments import figure_png
 from jaxbn.experiments.claims._learning_rate import MOMENTA, NORMS, RATES, verdicts
 
 ARMS = [f"{name}, {optimizer}" for optimizer in MOMENTA for name in NORMS]
-
-
-@pytest.fixture(scope="module")
-def result():
-    return run_experiment("learning_rate", size="smoke", seeds=2)
 
 
 def test_every_arm_has_every_rate(result):

@@ -2,9 +2,9 @@
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
+from committed import test_committed_form as test_committed_form
 
-from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments import figure_png
 from jaxbn.experiments.claims._convergence import (
     EDGES,
     WEIGHTS,
@@ -13,11 +13,6 @@ from jaxbn.experiments.claims._convergence import (
     weighted,
 )
 from jaxbn.experiments.claims._mnist_convergence import NORMS, verdicts
-
-
-@pytest.fixture(scope="module")
-def result():
-    return run_experiment("mnist_convergence", size="smoke", seeds=2)
 
 
 def test_both_nets_learn(result):

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from committed import test_committed_form as test_committed_form
 
 from jaxbn import batch_norm, domain_norm
 from jaxbn.experiments import figure_png, run_experiment
@@ -10,11 +11,6 @@ from jaxbn.experiments.claims._domains import InDomains, of_population, together
 from jaxbn.experiments.claims._multi_domain import PAPER, POPULATIONS, verdicts
 from jaxbn.models import create_model
 from jaxbn.training import ConfigError
-
-
-@pytest.fixture(scope="module")
-def result():
-    return run_experiment("multi_domain", size="smoke", seeds=2)
 
 
 def test_every_population_is_tested(result):

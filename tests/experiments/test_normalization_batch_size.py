@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from committed import test_committed_form as test_committed_form
 
 from jaxbn.experiments import figure_png, run_experiment
 from jaxbn.experiments.claims._normalization_batch_size import CURVES, verdicts
@@ -11,11 +12,6 @@ from jaxbn.experiments.claims._styled_groups import ARMS, dress
 from jaxbn.training import ConfigError
 
 NAME = "normalization_batch_size"
-
-
-@pytest.fixture(scope="module")
-def result():
-    return run_experiment(NAME, size="smoke", seeds=2)
 
 
 def test_smoke(result):

@@ -1,16 +1,11 @@
 """Batches of few classes: arms at smoke size, alone and over devices, and verdicts."""
 
 import numpy as np
-import pytest
+from committed import test_committed_form as test_committed_form
 
 from jaxbn.experiments import figure_png, run_experiment
 from jaxbn.experiments.claims._pattern_leakage import CURES, PATTERNS, arms_of, verdicts
 from jaxbn.experiments.claims._patterns import CLASSES, rows_of
-
-
-@pytest.fixture(scope="module")
-def result():
-    return run_experiment("pattern_leakage", size="smoke", seeds=2)
 
 
 def test_errors_are_measured_every_way_after_each_epoch(result):

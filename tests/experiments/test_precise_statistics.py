@@ -2,11 +2,11 @@
 
 import jax
 import numpy as np
-import pytest
+from committed import test_committed_form as test_committed_form
 
 from jaxbn import batch_norm
 from jaxbn.data import Split
-from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments import figure_png
 from jaxbn.experiments._runs import classification, fit, sgd, start
 from jaxbn.experiments._samplers import at_random
 from jaxbn.experiments.claims._precise_measures import (
@@ -17,11 +17,6 @@ from jaxbn.experiments.claims._precise_measures import (
 from jaxbn.experiments.claims._precise_statistics import SIZES, verdicts
 from jaxbn.experiments.claims._precise_views import STYLES
 from jaxbn.models import create_model
-
-
-@pytest.fixture(scope="module")
-def result():
-    return run_experiment("precise_statistics", size="smoke", seeds=2)
 
 
 def test_every_kind_is_measured_and_large_batches_lag(result):

@@ -1,15 +1,10 @@
 """The narrow regression net, at smoke size; its criteria on made-up numbers."""
 
 import numpy as np
-import pytest
+from committed import test_committed_form as test_committed_form
 
-from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments import figure_png
 from jaxbn.experiments.claims._regression_layers import NETS, verdicts
-
-
-@pytest.fixture(scope="module")
-def result():
-    return run_experiment("regression_layers", size="smoke", seeds=2)
 
 
 def test_the_nets_do_what_is_known_of_them(result):

@@ -1,15 +1,10 @@
 """Batch norm as a regularizer: at smoke size."""
 
 import numpy as np
-import pytest
+from committed import test_committed_form as test_committed_form
 
-from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments import figure_png
 from jaxbn.experiments.claims._regularization import KINDS, NORMS, verdicts
-
-
-@pytest.fixture(scope="module")
-def result():
-    return run_experiment("regularization", size="smoke", seeds=2)
 
 
 def test_all_arms_are_there_and_have_learned(result):

@@ -1,15 +1,10 @@
 """Batch renormalization of small batches."""
 
 import numpy as np
-import pytest
+from committed import test_committed_form as test_committed_form
 
-from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments import figure_png
 from jaxbn.experiments.claims._renorm_small_batch import ARMS, verdicts
-
-
-@pytest.fixture(scope="module")
-def result():
-    return run_experiment("renorm_small_batch", size="smoke", seeds=2)
 
 
 def test_smoke(result):

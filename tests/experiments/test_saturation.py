@@ -1,18 +1,13 @@
 """Sigmoid and tanh nets, at smoke size; their criteria on made-up numbers."""
 
 import numpy as np
-import pytest
+from committed import test_committed_form as test_committed_form
 
-from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments import figure_png
 from jaxbn.experiments.claims._deep_net import in_parts, path
 from jaxbn.experiments.claims._saturation import ACTIVATIONS, NORMS, verdicts
 
 ARMS = [f"{kind}, {name}" for kind in ACTIVATIONS for name in NORMS]
-
-
-@pytest.fixture(scope="module")
-def result():
-    return run_experiment("saturation", size="smoke", seeds=2)
 
 
 def test_what_is_known_of_the_start(result):

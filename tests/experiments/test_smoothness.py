@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
+from committed import test_committed_form as test_committed_form
 
 from jaxbn import batch_norm
 from jaxbn.data import Split
 from jaxbn.diagnostics import probe_landscape
-from jaxbn.experiments import figure_png, run_experiment
+from jaxbn.experiments import figure_png
 from jaxbn.experiments._runs import classification, sgd, start
 from jaxbn.experiments.claims._smoothness import NOISY, NORM, PLAIN, verdicts
 from jaxbn.experiments.claims._smoothness_probe import (
@@ -20,11 +20,6 @@ from jaxbn.experiments.claims._smoothness_probe import (
     mean_cosine,
 )
 from jaxbn.models import create_model
-
-
-@pytest.fixture(scope="module")
-def result():
-    return run_experiment("smoothness", size="smoke", seeds=2)
 
 
 def test_training_falls_and_noise_makes_moments_jump(result):

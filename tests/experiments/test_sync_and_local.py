@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from committed import compare
 
 from jaxbn.experiments import EXPERIMENTS
 from jaxbn.experiments.__main__ import main
@@ -38,6 +39,8 @@ def test_sync_and_local_leaves_table_numbers_and_figure(smoke):
     lines = (smoke / "table.md").read_text().splitlines()
     assert lines[2].startswith("| each device | 4 |")
     assert (smoke / "figure.png").read_bytes().startswith(b"\x89PNG")
+    claims = [verdict["claim"] for verdict in found["verdicts"]]
+    compare("sync_and_local", (smoke / "table.md").read_text(), claims, arms)
 
 
 @pytest.mark.parametrize("devices", [4, 6, 8, 16])

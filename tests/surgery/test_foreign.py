@@ -206,3 +206,27 @@ def test_the_fused_layer_of_keras_and_averages_of_nothing():
         from_keras({"moving_mean": [0.0], "moving_variance": [5.0, 1.0]})
     with pytest.raises(ValueError, match=r"momentum is 1.0, expected less than 1: "):
         from_equinox([0.0], [1.0], count=3, momentum=1.0)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16", "float8_e4m3fn"])
+def test_tensors_of_any_dtype(dtype):
+    torch = pytest.importorskip("torch")
+    layer = torch.nn.BatchNorm2d(3)
+    layer(torch.ones(2, 3, 4, 4) * torch.tensor([1.0, 2, 3]).reshape(3, 1, 1))
+    held = {k: v.to(getattr(torch, dtype)) for k, v in layer.state_dict().items()}
+    found = from_torch(held, cumulative=True)
+    np.testing.assert_array_equal(found["batch_stats"]["count"], 1)
+    for name, value in (("mean", layer.running_mean), ("var", layer.running_var)):
+        expected = value.to(getattr(torch, dtype)).double().numpy()
+        np.testing.assert_allclose(found["batch_stats"][name], expected, rtol=1e-6)
+        assert found["batch_stats"][name].dtype == jnp.float32
+
+
+def test_tensors_that_are_trained_and_tensors_without_numbers():
+    torch = pytest.importorskip("torch")
+    layer = torch.nn.BatchNorm1d(3)
+    found = from_torch(layer.state_dict(keep_vars=True))
+    np.testing.assert_array_equal(found["params"]["scale"], 1)
+    words = "'weight' is on torch's meta device, expected numbers; load the state dict"
+    with pytest.raises(ValueError, match=words):
+        from_torch(torch.nn.BatchNorm1d(3, device="meta").state_dict())
