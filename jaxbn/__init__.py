@@ -36,4 +36,36 @@ from jaxbn.variants import standardize_kernel as standardize_kernel
 from jaxbn.variants import standardize_kernels as standardize_kernels
 from jaxbn.variants import unshuffle as unshuffle
 
+__all__ = [
+    "Moments",
+    "Norm",
+    "adaptive_norm",
+    "apply_jointly",
+    "batch_moments",
+    "batch_norm",
+    "batch_renorm",
+    "bn_apply",
+    "bn_init",
+    "domain_norm",
+    "frozen_norm",
+    "ghost_norm",
+    "group_norm",
+    "instance_norm",
+    "keep_norm_inputs",
+    "layer_norm",
+    "merge_moments",
+    "no_norm",
+    "normalize",
+    "reduce_moments",
+    "resolve_groups",
+    "shuffle",
+    "shuffled",
+    "split_norm",
+    "standardize_kernel",
+    "standardize_kernels",
+    "unshuffle",
+    "update_running",
+]
+"""Without the modules, of which `linen` and `nnx` would hide those of Flax."""
+
 __version__ = "0.1.0"

@@ -142,16 +142,24 @@ def variable_shapes(
 ) -> tuple[dict[str, jax.ShapeDtypeStruct], dict[str, jax.ShapeDtypeStruct]]:
     """Returns shapes and dtypes of `params` and of `state`, in the order made.
 
-    Nothing is computed. The order decides which random key an initializer gets.
+    Nothing is computed. The order decides which random key an initializer gets. One of
+    Flax's `with_partitioning` returns a box, whose array is meant.
     """
     shapes = []
 
     def note() -> None:
         for tree in norm.init(num_features):
+            arrays = {key: unboxed(value) for key, value in tree.items()}
             shapes.append(
-                {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in tree.items()}
+                {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in arrays.items()}
             )
 
     jax.eval_shape(note)
     params, state = shapes
     return params, state
+
+
+def unboxed(value: Any) -> Array:
+    """Returns the array in a box of Flax's, linen's or nnx's, that says how it lies."""
+    (array,) = jax.tree.leaves(getattr(value, "raw_value", value))
+    return array

@@ -13,6 +13,8 @@ from jaxbn import base
 from jaxbn.base import Array, Axes, AxisIndexGroups, AxisName, DType, Initializer
 from jaxbn.core import batch_norm, feature_axes, feature_shape
 
+__all__ = ["BatchNorm", "Layer", "Norm", "call_norm"]
+
 
 class Layer(nn.Module):
     """What the modules here share: a `Norm` applied to their variables.

@@ -17,6 +17,8 @@ from jaxbn import base
 from jaxbn.base import Array, Axes, AxisIndexGroups, AxisName, DType, Initializer
 from jaxbn.core import batch_norm
 
+__all__ = ["BatchNorm", "Norm"]
+
 
 class Norm(nnx.Module):
     """Any `jaxbn.Norm` as a module.

@@ -55,6 +55,22 @@ def test_names_of_the_face():
     assert jaxbn.__version__.count(".") == 2
 
 
+def test_a_star_brings_what_is_public_and_no_module():
+    code = """
+import flax.linen, flax.nnx, jaxbn.linen, jaxbn.nnx
+from flax import linen, nnx
+from jaxbn import *
+print(linen is flax.linen, nnx is flax.nnx, 'core' in globals(), bn_apply.__name__)
+from jaxbn.nnx import *
+from jaxbn.linen import *
+print(linen is flax.linen, nnx is flax.nnx, BatchNorm is jaxbn.linen.BatchNorm)
+"""
+    assert run(code) == "True True False bn_apply\nTrue True True"
+    face = vars(jaxbn).items()
+    functions = {k for k, v in face if callable(v) and not k.startswith("_")}
+    assert set(jaxbn.__all__) == functions
+
+
 def run(code):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -51,7 +51,7 @@ def replace(layer: Any, norm: base.Norm, path: str) -> None:
     for kind, values in ((nnx.Param, params), (nnx.BatchStat, state)):
         for name, value in values.items():
             old = held.get(name)
-            same = old is not None and old[...].shape == value.shape
+            same = old is not None and old[...].shape == base.unboxed(value).shape
             keeps = same and isinstance(old, kind)
             setattr(layer, name, old if keeps else kind(old[...] if same else value))
     layer.__class__ = Norm
