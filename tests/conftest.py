@@ -66,10 +66,14 @@ def pytest_xdist_make_scheduler(config, log):
     return Sharing(config, log)
 
 
-# Before the first operation: both are refused once the backend has started.
-jax.config.update("jax_num_cpu_devices", 8)
+# Before the first operation: both are refused once the backend has started. With
+# JAX_NUM_CPU_DEVICES=1 the tests run as on a machine with one accelerator.
+jax.config.update("jax_num_cpu_devices", int(os.environ.get("JAX_NUM_CPU_DEVICES", 8)))
 if not jax.config.jax_platforms:
     jax.config.update("jax_platforms", "cpu")
+if jax.config.jax_platforms != "cpu":
+    # GPUs round the factors of float32 products to TF32, eleven bits, unless asked.
+    jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # The same examples every time.

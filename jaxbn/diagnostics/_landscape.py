@@ -46,6 +46,9 @@ def probe_landscape(
 ) -> Landscape:
     """Returns the loss and the gradient at points along the negative gradient.
 
+    Products are in full precision (`jax.default_matmul_precision('highest')`): what is
+    compared are gradients a short step apart, of which TF32 would leave little.
+
     Args:
         loss: `loss(params) -> scalar`, with everything else fixed: the batch, the
             statistics. A batch norm in training normalizes by the batch at each point.
@@ -88,9 +91,10 @@ def probe_landscape(
             f"params have dtypes {sorted(kinds)}, expected floating ones; keep what is "
             "not trained within loss"
         )
-    losses, distances, start, size = jax.jit(_along, static_argnums=0)(
-        loss, params, lengths
-    )
+    with jax.default_matmul_precision("highest"):
+        losses, distances, start, size = jax.jit(_along, static_argnums=0)(
+            loss, params, lengths
+        )
     moved = np.abs(np.asarray(lengths)) * float(size)
     smoothness = np.divide(distances, moved, out=np.zeros_like(moved), where=moved > 0)
     arrays = np.asarray(lengths), np.asarray(losses), np.asarray(distances)

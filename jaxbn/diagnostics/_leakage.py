@@ -58,7 +58,9 @@ def probe_leakage(
     """Returns how much the output for one example depends on its mates, by layer.
 
     All batches go through one program, so that where nothing leaks the result is
-    exactly 0: in evaluation, and with norms that know no batch.
+    exactly 0: in evaluation, and with norms that know no batch. Products are in full
+    precision (`jax.default_matmul_precision('highest')`), also where a GPU would round
+    their factors to TF32.
 
     Args:
         model: a linen or nnx module that takes `x` first. Examples lie along axis 0, of
@@ -102,10 +104,12 @@ def probe_leakage(
     order: list[str] = []
     job = Job(model, place, order, args, kwargs)
     run = jax.jit(functools.partial(_run, job))
-    before = run(variables, x, False, keys)
-    after = run(variables, other, False, keys)
+    with jax.default_matmul_precision("highest"):
+        before = run(variables, x, False, keys)
+        after = run(variables, other, False, keys)
+        apart = run(variables, x, True, keys)
     changes = jax.tree.map(_change, before.behind, after.behind)
-    alone = jax.tree.map(_change, before.alone, run(variables, x, True, keys).alone)
+    alone = jax.tree.map(_change, before.alone, apart.alone)
     return Leakage(
         {path: changes[path] for path in order},
         {path: alone[path] for path in order},

@@ -51,6 +51,10 @@ def fold(
 ) -> Folded:
     """Returns the model with its batch norms folded into the layers before them.
 
+    The outputs before and after are compared with all products in full precision
+    (`jax.default_matmul_precision('highest')`): where a GPU rounds their factors to
+    TF32, what is right would be refused. A layer's own `precision=` comes before it.
+
     Into Dense (Linear), Conv and ConvTranspose of Flax, grouped and depthwise ones too,
     where the norm takes the layer's output and nothing else does; that is read off the
     traced computation, not guessed from names. The model's code is not touched, nor are
@@ -95,7 +99,8 @@ def fold(
     plain, before = assemble(model, None), size_of(variables)
     if dry_run:
         return Folded(plain.apply, variables, found, refused, 0.0, (before, before))
-    expected = jax.tree.leaves(plain.apply(variables, *args, **kwargs))
+    with jax.default_matmul_precision("highest"):
+        expected = jax.tree.leaves(plain.apply(variables, *args, **kwargs))
     if tolerance is None:
         leaves = [*expected, *jax.tree.leaves(params_of(variables))]
         half = any(jnp.result_type(leaf).itemsize == 2 for leaf in leaves)
@@ -104,7 +109,8 @@ def fold(
     def attempt(pairs: tuple[Pair, ...]) -> Folded:
         changed = assemble(model, _Without({pair.norm: pair for pair in pairs}))
         new = changed.replace(variables, *_new_layers(variables, pairs))
-        outputs = jax.tree.leaves(changed.apply(new, *args, **kwargs))
+        with jax.default_matmul_precision("highest"):
+            outputs = jax.tree.leaves(changed.apply(new, *args, **kwargs))
         error, size = _difference(expected, outputs), size_of(new)
         return Folded(changed.apply, new, pairs, refused, error, (before, size))
 
