@@ -109,9 +109,15 @@ def x64():
 
 
 @pytest.fixture(scope="session")
-def mesh():
-    """Eight devices along one axis named 'devices'."""
+def eight_devices():
+    """The devices, eight of them, or a test that is skipped."""
     devices = jax.devices()
     if len(devices) < 8:
         pytest.skip(f"needs 8 devices, {len(devices)} here; leave JAX_PLATFORMS unset")
-    return jax.sharding.Mesh(np.array(devices[:8]), ("devices",))
+    return devices[:8]
+
+
+@pytest.fixture(scope="session")
+def mesh(eight_devices):
+    """Eight devices along one axis named 'devices'."""
+    return jax.sharding.Mesh(np.array(eight_devices), ("devices",))

@@ -137,6 +137,7 @@ def test_the_policy_changes_no_number_and_repeats_no_sum(small):
         assert np.all(np.array(done[i + 1]) <= done[i])
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_nothing_is_compiled_after_the_first_epoch(tmp_path, caplog):
     def compilations(num_epochs):
         caplog.clear()

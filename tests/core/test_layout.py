@@ -12,6 +12,7 @@ import jaxbn.linen
 from jaxbn import bn_apply, bn_init
 from jaxbn.variants import shuffle, unshuffle
 
+pytestmark = pytest.mark.usefixtures("eight_devices")
 EXPLICIT, AUTO = AxisType.Explicit, AxisType.Auto
 RNG = np.random.default_rng(0)
 X = RNG.normal(3, 2, (16, 6, 4)).astype(np.float32)

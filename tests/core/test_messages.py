@@ -254,6 +254,7 @@ def test_refuses(name):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_mixed_axes_with_groups_are_refused():
     from jax.sharding import Mesh
     from jax.sharding import PartitionSpec as P

@@ -102,6 +102,7 @@ def laid_out(shape, names):
     return Mesh(devices, names)
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_under_jit_one_axis_of_a_mesh_leaves_the_other_alone():
     """Channels split over 'model', examples over 'data': still one collective."""
     mesh = laid_out((4, 2), ("data", "model"))
@@ -129,6 +130,7 @@ def test_under_jit_one_axis_of_a_mesh_leaves_the_other_alone():
         oracle.assert_close(halves[half], expected, 1e-5)
 
 
+@pytest.mark.usefixtures("eight_devices")
 @pytest.mark.skipif(
     jax.__version_info__ < (0, 8), reason="jax 0.7 cannot lay out such a shard_map"
 )
@@ -163,6 +165,7 @@ def layer(x, **options):
     return bn_apply(PARAMS, STATE, x, True, axis_name=("lanes", "data"), **options)
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_what_a_mesh_cannot_serve_is_refused():
     x = jnp.ones((6, 3))
     with jax.set_mesh(laid_out((8,), ("data",))):

@@ -19,6 +19,7 @@ def layer(names):
     return lambda x: bn_apply(PARAMS, STATE, x, True, axis_name=names)[0]
 
 
+@pytest.mark.usefixtures("eight_devices")
 @pytest.mark.parametrize("check_vma", [False, True])
 def test_two_axes_of_a_mesh(check_vma):
     mesh = Mesh(np.array(jax.devices()[:8]).reshape(2, 4), ("hosts", "chips"))
@@ -36,6 +37,7 @@ def test_two_axes_of_a_mesh(check_vma):
     assert len(find_collectives(mapped.lower(X).compile())) == 1
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_one_axis_of_a_mesh_normalizes_its_rows():
     mesh = Mesh(np.array(jax.devices()[:8]).reshape(2, 4), ("hosts", "chips"))
     spec = P(("hosts", "chips"))

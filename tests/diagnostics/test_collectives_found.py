@@ -27,6 +27,7 @@ def test_what_is_not_one():
     assert find_collectives(done) == []
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_a_compiled_program():
     step = jax.pmap(lambda x: jax.lax.psum(x, "d") + jax.lax.pmax(x, "d"), "d")
     found = find_collectives(step.lower(jnp.ones((4, 6))).compile())

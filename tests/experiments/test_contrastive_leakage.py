@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from committed import test_committed_form as test_committed_form
 
 from jaxbn import batch_norm
@@ -31,6 +32,7 @@ def test_the_figure_is_light(result):
     assert picture.startswith(b"\x89PNG") and len(picture) < 100_000
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_devices_find_the_same(result):
     how = {"num_devices": 4, "parallel": "shard_map"}
     shared = run_experiment("contrastive_leakage", size="smoke", seeds=2, **how).numbers

@@ -27,6 +27,7 @@ def test_smoke(result):
     assert png.startswith(b"\x89PNG") and len(png) < 100_000
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_four_devices_find_the_same(result):
     shared = run_experiment(
         NAME, size="smoke", seeds=2, num_devices=4, parallel="shard_map"
@@ -51,6 +52,7 @@ def test_groups_share_a_style():
     assert abs(np.diff(styles, axis=0)).min() > 0.01
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_refusals():
     with pytest.raises(ConfigError, match="expected 'pmap' or 'shard_map'"):
         run_experiment(NAME, size="smoke", num_devices=4, parallel="jit")

@@ -1,6 +1,7 @@
 """Batches of few classes: arms at smoke size, alone and over devices, and verdicts."""
 
 import numpy as np
+import pytest
 from committed import test_committed_form as test_committed_form
 
 from jaxbn.experiments import figure_png, run_experiment
@@ -23,6 +24,7 @@ def test_the_figure_is_light(result):
     assert picture.startswith(b"\x89PNG") and len(picture) < 100_000
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_devices_find_the_same(result):
     how = {"num_devices": 4, "parallel": "shard_map"}
     shared = run_experiment("pattern_leakage", size="smoke", seeds=2, **how)

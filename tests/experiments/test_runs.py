@@ -81,6 +81,7 @@ def test_a_step_is_what_optax_would_take(data):
         np.testing.assert_allclose(a[0], b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.usefixtures("eight_devices")
 @pytest.mark.parametrize("size", [4, 8, 16])
 def test_devices_that_share_a_batch_train_as_one(data, size):
     settings = Settings("", num_devices=4, parallel="shard_map")

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
+def smoke(tmp_path_factory, eight_devices):
     folder = tmp_path_factory.mktemp("sync")
     flags = ["--size=smoke", "--seeds=2", "--num_devices=4", "--parallel=shard_map"]
     assert main(["sync_and_local", f"--workdir={folder}", *flags]) == 0
@@ -76,6 +76,7 @@ def test_verdicts_follow_their_criteria():
     assert cell([1.0, 3.0]) == "2.00 +- 1.41"
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_listing_and_refusals(capsys, tmp_path):
     assert main([]) == 0
     listed = capsys.readouterr().out.splitlines()

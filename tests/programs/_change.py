@@ -101,7 +101,9 @@ def change_files(folder: Path, layers: Mapping[str, str]) -> list[str]:
     for path in sorted(folder.rglob("*.py")):
         text, numbers = change_text(path.read_text(), layers)
         path.write_text(text)
-        done += [f"{path.relative_to(folder)}:{number}" for number in numbers]
+        guide = path.with_suffix(".rst")  # Code of a guide stays on its lines.
+        name = (guide if guide.exists() else path).relative_to(folder)
+        done += [f"{name}:{number}" for number in numbers]
     if not done:
         raise ValueError("no file names the layer")
     return done

@@ -140,11 +140,13 @@ def test_a_batch_larger_than_the_set_is_refused(tmp_path):
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_more_devices_than_there_are_is_refused():
     with pytest.raises(ConfigError, match="num_devices is 64, but there are 8 cpu"):
         start_parallel(dataclasses.replace(TINY, num_devices=64, batch_size=64))
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_a_normalization_batch_that_devices_cannot_form_is_refused():
     config = dataclasses.replace(TINY, num_devices=4, normalization_batch_size=12)
     words = "size is 12 for a batch of 32 on 4 devices, expected one of [1, 2, 4, 8, 16"

@@ -181,6 +181,7 @@ def test_options_that_a_norm_does_not_have_are_refused():
     assert jax.tree.leaves(parse_options(("renorm.r_max=2",))) == [2]
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_sets_joined_are_domains_with_statistics_of_their_own(tmp_path):
     config = TrainConfig(
         workdir=str(tmp_path),

@@ -41,6 +41,7 @@ def curve(tmp_path, **options):
     return np.array([[row[key] for key in keys] for row in rows]), keys
 
 
+@pytest.mark.usefixtures("eight_devices")
 @pytest.mark.parametrize(
     ("size", "together"),
     [
@@ -69,6 +70,7 @@ def test_all_ways_to_share_a_batch_give_the_same_curve(
         np.testing.assert_allclose(many, first, **tolerances)
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_augmentation_does_not_depend_on_the_devices(tmp_path):
     options = {"augment": True, "num_epochs": 1}
     alone, _ = curve(tmp_path / "alone", **options)
@@ -84,6 +86,7 @@ def arrays_of(run):
     return fetch(run.parallel, parts)
 
 
+@pytest.mark.usefixtures("eight_devices")
 @pytest.mark.parametrize("size", [None, 4])
 def test_a_checkpoint_goes_to_any_number_of_devices_bit_for_bit(size, tmp_path):
     config = dataclasses.replace(
@@ -114,6 +117,7 @@ def test_a_checkpoint_goes_to_any_number_of_devices_bit_for_bit(size, tmp_path):
                 np.testing.assert_allclose(theirs, ours, rtol=3e-7, atol=1e-7)
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_devices_apart_go_on_with_their_own_statistics(tmp_path):
     """Resumed in the middle, bit for bit, though a checkpoint holds pooled ones."""
     options = {"num_devices": 4, "normalization_batch_size": 8}
@@ -152,7 +156,9 @@ def test_chunks_do_not_change_a_bit(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["jit", "shard_map", "pmap"])
-def test_streaming_from_disk_equals_memory(mode, tmp_path, monkeypatch):
+def test_streaming_from_disk_equals_memory(mode, tmp_path, monkeypatch, request):
+    if mode != "jit":
+        request.getfixturevalue("eight_devices")
     whole, _ = curve(tmp_path / "memory")
     monkeypatch.setattr("jaxbn.training._feed.Column", np.ndarray)  # all of it lazy
     devices = 1 if mode == "jit" else 2

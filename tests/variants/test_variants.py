@@ -267,6 +267,7 @@ def test_arrays_together_move_the_statistics_in_evaluation_if_asked():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5), state, new)
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_arrays_over_a_mesh_are_those_of_all_devices():
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("d",))
     place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("d"))
@@ -399,7 +400,9 @@ def adjust_stacked():
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_refuses(name):
+def test_refuses(name, request):
+    if name == "adjusted apart":
+        request.getfixturevalue("eight_devices")
     call, words = REFUSALS[name]
     with pytest.raises(ValueError, match=words):
         call()
