@@ -160,6 +160,6 @@ def variable_shapes(
 
 
 def unboxed(value: Any) -> Array:
-    """Returns the array in a box of Flax's, linen's or nnx's, that says how it lies."""
+    """Returns the array of a value that Flax has boxed with its partitioning."""
     (array,) = jax.tree.leaves(getattr(value, "raw_value", value))
     return array

@@ -5,6 +5,7 @@
 any pair.
 """
 
+import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -97,7 +98,8 @@ class Norm(nnx.Module):
                 "constructor or to the call, or set it by nnx.view(model, "
                 "use_running_average=...), model.train() or model.eval()"
             )
-        params = {name: getattr(self, name)[...] for name in self.param_names}
+        held = {name: getattr(self, name) for name in self.param_names}
+        params = {name: v[...] for name, v in held.items() if v is not None}
         state = {name: getattr(self, name)[...] for name in self.state_names}
         update = overrides.pop("update_stats", None)
         update = not use_running_average if update is None else update
@@ -202,8 +204,6 @@ class BatchNorm(Norm):
         self.param_dtype = param_dtype
         self.use_bias = use_bias
         self.use_scale = use_scale
-        self.bias_init = bias_init
-        self.scale_init = scale_init
         self.axis_name = axis_name
         self.axis_index_groups = axis_index_groups
         self.normalization_batch_size = normalization_batch_size
@@ -214,7 +214,13 @@ class BatchNorm(Norm):
         self.skip_nonfinite = skip_nonfinite
         self.custom_derivative = custom_derivative
         metadata = {"scale": scale_metadata, "bias": bias_metadata}
-        names = _create(self, self.norm_pair, rngs, metadata)
+        # Initializers are not kept: two of them made alike are not equal, and nnx.jit
+        # would trace anew for each layer.
+        start = functools.partial(
+            self.norm_pair.init, scale_init=scale_init, bias_init=bias_init
+        )
+        norm = self.norm_pair._replace(init=start)
+        names = _create(self, norm, rngs, metadata)
         self.param_names, self.state_names = names
 
     @property
@@ -228,8 +234,6 @@ class BatchNorm(Norm):
             param_dtype=self.param_dtype,
             use_bias=self.use_bias,
             use_scale=self.use_scale,
-            bias_init=self.bias_init,
-            scale_init=self.scale_init,
             axis_name=self.axis_name,
             axis_index_groups=self.axis_index_groups,
             normalization_batch_size=self.normalization_batch_size,

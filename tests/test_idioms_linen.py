@@ -11,7 +11,7 @@ import optax
 import pytest
 from flax import linen as nn
 from flax.training.train_state import TrainState
-from idioms import Table, X, assert_alike
+from idioms import Table, X, assert_alike, outcome
 
 import jaxbn
 import jaxbn.linen
@@ -351,8 +351,6 @@ def test_as_with_flax(name, ours):
 
 def test_which_ones_flax_refuses():
     """So that no row of the table compares two errors unnoticed."""
-    from idioms import outcome
-
     refused = {name for name in table if outcome(table[name], of_flax)[0]}
     assert refused == {"statistics_not_mutable", "called_unbound"}
 

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import jaxbn.nnx
-from jaxbn import batch_norm
+from jaxbn import batch_norm, domain_norm
 
 X = jnp.asarray(np.random.default_rng(0).normal(2, 3, (8, 5, 4)), jnp.float32)
 
@@ -123,3 +123,26 @@ def test_metadata_reaches_the_variables():
         4, rngs=nnx.Rngs(0), scale_metadata={"tag": "s"}, bias_metadata={"tag": "b"}
     )
     assert (layer.scale.tag, layer.bias.tag) == ("s", "b")
+
+
+def test_pairs_made_alike_are_equal():
+    def make(**options):
+        return batch_norm(**{"momentum": 0.9, "axis": (1, -1), **options})
+
+    assert make() == make() and hash(make()) == hash(make())
+    assert make() != make(momentum=0.8) and make() != make(epsilon=1e-3)
+    assert make(unbiased=True) != make()
+    groups = [[0, 1], [2, 3]]
+    shared = {"axis_name": "i", "axis_index_groups": groups}
+    assert make(**shared) == make(**shared)
+    traced = {"momentum": jnp.float32(0.5)}
+    assert make(**traced) == make(**traced)
+    assert make(momentum=jnp.float32(0.5)) != make(momentum=jnp.float32(0.5))
+
+
+def test_boxes_where_parameters_are_stacked_are_refused():
+    start = nnx.with_partitioning(nnx.initializers.ones, ("d",))
+    pair = domain_norm(2, batch_norm(scale_init=start), affine="per_domain")
+    words = r"initializers of \['scale'\] return boxes, .*; say affine='shared'"
+    with pytest.raises(ValueError, match=words):
+        jaxbn.nnx.Norm(4, pair, rngs=nnx.Rngs(0))

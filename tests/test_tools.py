@@ -33,9 +33,7 @@ SWITCHES = {
     "checks": lambda: jax.enable_checks(True),
     "nans": lambda: jax.debug_nans(True),
     "infs": lambda: jax.debug_infs(True),
-    "key reuse": lambda: jax.debug_key_reuse(True),
     "chex, no jit": chex.fake_jit,
-    "transfers": lambda: jax.transfer_guard_device_to_host("disallow"),
 }
 
 

@@ -102,9 +102,9 @@ def check_tracing(x: Array) -> None:
     """
     if is_jet(x):
         raise ValueError(
-            "x is traced by jax.experimental.jet, which cannot differentiate functions "
-            "with a derivative of their own, expected another transformation; nest "
-            "jax.jvp or jax.jacfwd for higher derivatives"
+            "x is traced by jax.experimental.jet, which cannot go through functions "
+            "and sums with a derivative of their own, expected another transformation; "
+            "nest jax.jvp or jax.jacfwd for higher derivatives"
         )
 
 
@@ -196,6 +196,8 @@ def check_state(
         )
     if devices > 1 and np.shape(state["mean"]) == (devices, *shape):
         shape = (devices, *shape)
+    for key in needed:
+        check_bits(f"state[{key!r}]", state[key])
     _check_shapes("state", {key: state[key] for key in needed}, shape)
 
 
@@ -224,7 +226,6 @@ def check_state_dtypes(state: State, mean_dtype: np.dtype) -> None:
         ValueError: if a running statistic is below float32, or real for complex data.
     """
     for key, value in state.items():
-        check_bits(f"state[{key!r}]", value)
         dtype = jnp.result_type(value)
         if jnp.promote_types(dtype, jnp.float32) != dtype:
             raise ValueError(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxbn.base import Array, DType, Initializer, Params, State
-from jaxbn.core._arrays import real_dtype, stats_dtype
+from jaxbn.core._arrays import check_bits, real_dtype, stats_dtype
 from jaxbn.core._checks import check_features, check_options
 from jaxbn.core._running import needs_count
 
@@ -61,6 +61,7 @@ def bn_init(
             f"param_dtype is {param_dtype}, expected a floating or complex dtype; "
             "float32 is the default"
         )
+    check_bits("param_dtype", param_dtype)
     check_options(momentum, 0.0, debias)
     key = jax.random.key(0) if key is None else key
     params = {}

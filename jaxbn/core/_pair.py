@@ -3,6 +3,8 @@
 import functools
 from typing import Any
 
+import jax
+import numpy as np
 from jax.sharding import get_abstract_mesh
 
 from jaxbn.base import Axes, Norm
@@ -19,6 +21,28 @@ _INIT_OPTIONS = (
     "param_dtype",
 )
 _SHARED_OPTIONS = ("momentum", "debias", "dtype")
+
+
+class Fixed(functools.partial):
+    """A function with options fixed; made alike, two are equal.
+
+    A model that holds one is then equal to another made alike, and `jit` takes it for
+    the same.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        """Returns whether function and options are the same."""
+        if not isinstance(other, Fixed) or self.func is not other.func:
+            return False
+        mine, theirs = self.keywords, other.keywords
+        return mine.keys() == theirs.keys() and all(
+            value is theirs[key] or (_is_plain(value) and value == theirs[key])
+            for key, value in mine.items()
+        )
+
+    def __hash__(self) -> int:
+        """Returns a number that depends on the names of the options only."""
+        return hash((self.func, *sorted(self.keywords)))
 
 
 def batch_norm(*, axis: Axes = -1, **options: Any) -> Norm:
@@ -63,11 +87,16 @@ def batch_norm(*, axis: Axes = -1, **options: Any) -> Norm:
     }
     to_apply = {k: v for k, v in options.items() if k not in _INIT_OPTIONS}
     return Norm(
-        init=functools.partial(bn_init, **to_init),
-        apply=functools.partial(bn_apply, axis=axis, **to_apply),
+        init=Fixed(bn_init, **to_init),
+        apply=Fixed(bn_apply, axis=axis, **to_apply),
         axis=axis if isinstance(axis, int) else tuple(axis),
         epsilon=options.get("epsilon", 1e-5),
     )
+
+
+def _is_plain(value: object) -> bool:
+    """Returns whether a value can be compared; an array gives no yes or no."""
+    return not isinstance(value, jax.Array | np.ndarray)
 
 
 def takes_group_index(norm: Norm, **overrides: Any) -> bool:

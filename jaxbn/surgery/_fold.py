@@ -53,7 +53,7 @@ def fold(
 
     The outputs before and after are compared with all products in full precision
     (`jax.default_matmul_precision('highest')`): where a GPU rounds their factors to
-    TF32, what is right would be refused. A layer's own `precision=` comes before it.
+    TF32, a right result would be refused. A layer's own `precision=` takes precedence.
 
     Into Dense (Linear), Conv and ConvTranspose of Flax, grouped and depthwise ones too,
     where the norm takes the layer's output and nothing else does; that is read off the

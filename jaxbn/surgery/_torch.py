@@ -49,8 +49,8 @@ def from_torch(
         A tree of float32 arrays; scale and bias only where there are weight and bias.
 
     Raises:
-        ValueError: if there is no batch norm, one has no running_var of the shape of
-            its running_mean, or, `cumulative`, no num_batches_tracked, or if a tensor
+        ValueError: if there is no batch norm, one has no running_var, or arrays of
+            different shapes, or, `cumulative`, no num_batches_tracked, or if a tensor
             holds no numbers, being on torch's meta device.
 
     Example:
@@ -77,15 +77,16 @@ def from_torch(
         found = {
             entry: _as_array(prefix + entry, state_dict[prefix + entry])
             for entry in ("weight", "bias", suffix, "running_var")
-            if prefix + entry in state_dict
+            if state_dict.get(prefix + entry) is not None
         }
         tracked = state_dict.get(prefix + "num_batches_tracked")
-        shapes = [v.shape for k, v in found.items() if k.startswith("running")]
-        if len(shapes) < 2 or shapes[0] != shapes[1]:
+        shapes = {entry: value.shape for entry, value in found.items()}
+        missing = {suffix, "running_var"} - set(shapes)
+        if missing or len(set(shapes.values())) > 1:
             raise ValueError(
-                f"{prefix + suffix!r} has no {prefix + 'running_var'!r} of its shape "
-                f"beside it, shapes are {shapes}, expected both; pass the state dict "
-                "as torch made it"
+                f"the arrays beside {name!r} have shapes {shapes}, expected "
+                "running_mean and running_var of one shape, and weight and bias of it "
+                "where there are some; pass the state dict as torch made it"
             )
         var = found["running_var"].astype(np.float64)
         n = num_elements
@@ -186,7 +187,8 @@ def momentum_from_torch(momentum: float | None) -> float | None:
 def _as_array(name: str, value: Any) -> np.ndarray:
     """Returns a tensor, or what NumPy takes, as an array; floats of torch as float64.
 
-    NumPy knows no bfloat16 of torch's, and no tensor that is trained or not on a CPU.
+    NumPy reads no bfloat16 of torch's, no tensor that requires gradients, and none on
+    another device.
     """
     if not hasattr(value, "detach"):
         return np.asarray(value)

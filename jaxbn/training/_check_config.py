@@ -10,11 +10,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from jaxbn.core import resolve_groups
 from jaxbn.data import dataset_names
-from jaxbn.models import model_names
+from jaxbn.models import create_model, model_names
 from jaxbn.training._config import ConfigError, TrainConfig
-from jaxbn.training._norms import check_norm, norm_names, parse_options
+from jaxbn.training._norms import check_norm, create_norm, norm_names, parse_options
 
 _COUNTS = ("batch_size", "num_epochs", "eval_every", "checkpoint_every", "keep")
 _COUNTS += ("precise_num_samples", "num_devices", "train_limit", "test_limit")
@@ -39,11 +42,17 @@ def check_config(config: TrainConfig) -> None:
     _check_processes(config)
     _check_sharing(config)
     _check_folders(config)
+    _check_models(config)
 
 
 def _check_choices(config: TrainConfig) -> None:
     """Refuses names that mean nothing."""
     _check_name("model", config.model, model_names())
+    if not all(config.norms):
+        raise ConfigError(
+            f"--norm is {config.norm!r}, expected names with commas between them, such "
+            "as batch,none"
+        )
     for name in config.norms:
         _check_name("norm", name, norm_names())
     if len(set(config.norms)) != len(config.norms):
@@ -116,6 +125,31 @@ def _check_norms(config: TrainConfig) -> None:
         )
 
 
+def _check_models(config: TrainConfig) -> None:
+    """Refuses options with which a norm does not fit into the model.
+
+    The model is traced on made-up images, not run; its layers are the same for others.
+    """
+    options = parse_options(config.norm_options)
+    images = jax.ShapeDtypeStruct((max(config.batch_size, 2), 32, 32, 3), jnp.float32)
+    for name in config.norms:
+        if name == "none" or not options.get(name):
+            continue
+        shared = {"momentum": config.bn_momentum, "epsilon": config.bn_epsilon}
+        shared |= {"num_domains": len(config.dataset.split("+"))}
+        size = config.normalization_batch_size
+        fixed = {"axis_name": None, "normalization_batch_size": size}
+        try:
+            norm = create_norm(name, **shared, **fixed, **options[name])
+            model = create_model(config.model, 10, norm)
+            jax.eval_shape(
+                lambda x, m=model: m.init(jax.random.key(0), x, True), images
+            )
+        except (ValueError, TypeError, AttributeError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise ConfigError(f"--norm_options of {name}: {first}") from None
+
+
 def _check_sharing(config: TrainConfig) -> None:
     """Refuses a batch that the devices asked for cannot share."""
     if config.num_devices is not None:
@@ -158,7 +192,7 @@ def _check_processes(config: TrainConfig) -> None:
             "they count from 0"
         )
     host, colon, port = address.rpartition(":")
-    if not (host and colon and port.isdigit()):
+    if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
         raise ConfigError(
             f"--coordinator_address is {address!r}, expected HOST:PORT of process 0, "
             "such as 10.0.0.1:1234"
@@ -174,7 +208,16 @@ def _check_folders(config: TrainConfig) -> None:
 
 
 def _check_folder(flag: str, folder: Path, writable: bool = False) -> None:
-    nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    places = (folder, *folder.absolute().parents)
+    try:
+        nearest = next(p for p in places if p.is_symlink() or p.exists())
+    except OSError as error:
+        raise ConfigError(f"--{flag} is {folder}: {error.strerror}") from None
+    if nearest.is_symlink() and not nearest.exists():
+        raise ConfigError(
+            f"--{flag} is {folder}, but {nearest} is a link to nothing, expected a "
+            "folder or a path at which one can be made"
+        )
     if not nearest.is_dir():
         raise ConfigError(
             f"--{flag} is {folder}, but {nearest} is a file, expected a folder or a "

@@ -21,6 +21,8 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
         write(temporary)
         os.replace(temporary, path)
     except OSError as error:
+        if error.errno is None:  # Pillow's own, which say what is wrong themselves.
+            raise
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -58,6 +58,9 @@ _FLAGS = {
 }
 """Options that are those of a run, and the flags that set them."""
 
+_OF_CALLS = {"mask", "adjust", "group_index", "use_running_average", "update_stats"}
+"""Options of `bn_apply` that no flag can set."""
+
 
 def norm_names() -> tuple[str, ...]:
     """Returns the names that `create_norm` knows."""
@@ -142,6 +145,12 @@ def check_norm(name: str, options: dict[str, Any], **of_the_run: Any) -> None:
     Raises:
         ValueError: saying which, and the flag that sets it.
     """
+    of_calls = sorted(set(options) & _OF_CALLS)
+    if of_calls:
+        raise ValueError(
+            f"--norm_options sets {of_calls} of {name}, expected options of a layer; "
+            "leave out what is passed at each call"
+        )
     fixed = sorted(set(options) & set(_FLAGS))
     if fixed:
         raise ValueError(

@@ -48,7 +48,7 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     if num_train < config.batch_size:
         raise ConfigError(
             f"--batch_size is {config.batch_size}, but {config.dataset} has "
-            f"{num_train} training examples; pass a smaller one"
+            f"{num_train} training examples; pass a smaller --batch_size"
         )
     mine = str(open_workdir(config)) if processes.leads else ""
     workdir = Path(share_text(processes, mine))

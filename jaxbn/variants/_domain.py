@@ -92,6 +92,13 @@ def domain_norm(
         params, state = norm.init(num_features, key=key)
 
         def repeat(tree: dict[str, Array]) -> dict[str, Array]:
+            boxed = sorted(k for k, v in tree.items() if not hasattr(v, "shape"))
+            if boxed:
+                raise ValueError(
+                    f"the initializers of {boxed} return boxes, such as those of "
+                    "with_partitioning, expected arrays, which are stacked over "
+                    "domains; say affine='shared', or lay them out afterwards"
+                )
             return {k: jnp.stack([value] * num_domains) for k, value in tree.items()}
 
         return repeat(params) if own else params, repeat(state)

@@ -44,9 +44,19 @@ REFUSALS = {
         "state['mean'] has dtype float8_e5m2, expected at least 16",
         "cast it",
     ),
+    "mean of 8 bits, evaluating": (
+        lambda: apply(train=False, state={**STATE, "var": jnp.ones(3, "float8_e5m2")}),
+        "state['var'] has dtype float8_e5m2, expected at least 16",
+        "cast it",
+    ),
+    "parameters of 8 bits": (
+        lambda: bn_init(3, param_dtype=jnp.float8_e4m3fn),
+        "param_dtype has dtype float8_e4m3fn, expected at least 16 bits",
+        "cast it",
+    ),
     "jet": (
         lambda: jet.jet(apply, (X,), ((X,),)),
-        "x is traced by jax.experimental.jet, which cannot differentiate",
+        "x is traced by jax.experimental.jet, which cannot go through",
         "nest jax.jvp",
     ),
     "features empty": (lambda: bn_init(()), "num_features is ()", "tuple of positive"),

@@ -16,6 +16,7 @@ FORMS = {
     "mean and spread": r"-?\d+\.\d+ \+- \d+\.\d+",
     "diverged": r"(\d+ )?diverged",
     "nothing": "",
+    "number": r"-?\d+(\.\d+)?",
     "words": r"[^\[\]{}]*",
 }
 ALWAYS = {"diverged", "nothing"}

@@ -172,7 +172,7 @@ def test_keras():
 def test_refusals():
     with pytest.raises(ValueError, match=r"names that end with 'running_mean'; pass"):
         from_torch({"fc.weight": np.ones(2)})
-    with pytest.raises(ValueError, match=r"'a.running_mean' has no 'a.running_var'"):
+    with pytest.raises(ValueError, match=r"beside 'a.running_mean' have shapes {'run"):
         from_torch({"a.running_mean": np.ones(2)})
     with pytest.raises(ValueError, match=r"no layer with 'mean' and 'var', .*; pass"):
         to_torch({}, {"bn": {"mean": np.ones(2)}})
@@ -194,8 +194,15 @@ def test_torch_names_with_a_prefix_and_counts_by_module():
     np.testing.assert_allclose(found["b"]["var"], 4)
     with pytest.raises(ValueError, match=r"has no num_batches_tracked .*; say cumul"):
         from_torch(held, cumulative=True)
-    with pytest.raises(ValueError, match=r"of its shape beside it, .*; pass the state"):
+    with pytest.raises(ValueError, match=r"of one shape, .*; pass the state dict as"):
         from_torch({"running_mean": [1.0, 2.0], "running_var": [1.0]})
+    with pytest.raises(ValueError, match=r"have shapes {'running_var': \(1,\)}, exp"):
+        from_torch({"running_mean": None, "running_var": [1.0]})
+    with pytest.raises(ValueError, match=r"'weight': \(2,\).*; pass the state dict as"):
+        from_torch({**entries, "weight": [1.0, 2.0]})
+    assert from_torch({**entries, "weight": None, "bias": [1.0]})["params"] == {
+        "bias": jnp.ones(1)
+    }
 
 
 def test_the_fused_layer_of_keras_and_averages_of_nothing():

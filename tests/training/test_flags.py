@@ -28,6 +28,8 @@ TINY = TrainConfig(num_epochs=2, train_limit=128, test_limit=50, num_devices=1)
         ("model", "mpl", "model is 'mpl', expected one of mlp, narrow"),
         ("norm", "batch,grupp", "norm is 'grupp', expected one of batch, "),
         ("norm", "batch,batch", "expected distinct names"),
+        ("norm", "batch,", "--norm is 'batch,', expected names with commas between"),
+        ("workdir", "a" * 300, "File name too long"),
         ("optimizer", "sdg", "did you mean 'sgd'?"),
         ("batch_size", 0, "batch_size is 0, expected 1 or more"),
         (
@@ -72,9 +74,35 @@ def test_a_normalization_batch_is_judged_with_the_devices_asked_for():
         check_config(config)
 
 
+@pytest.mark.parametrize(
+    ("norm", "option", "words"),
+    [
+        ("group", "group.num_groups=7", "num_groups is 7 for 64 channels, expected a "),
+        ("batch", "batch.axis=5", "axis 5 is out of range for x with 2 axes, expected"),
+        ("batch", 'batch.dtype="nosuch"', "data type 'nosuch' not understood"),
+        ("batch", "batch.bias_init=3", "'int' object is not callable"),
+        ("batch", "batch.mask=3", "sets ['mask'] of batch, expected options of a lay"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_anything_is_loaded(
+    norm, option, words
+):
+    config = dataclasses.replace(TINY, norm=norm, norm_options=(option,))
+    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+        check_config(config)
+    assert str(caught.value).startswith("--norm_options")
+
+
+def test_options_that_fit_are_not_refused():
+    options = ("group.num_groups=4", "renorm.r_max=2.0", "batch.unbiased=True")
+    config = dataclasses.replace(TINY, norm="batch,renorm,group", norm_options=options)
+    for model in ("mlp", "convnet", "resnet8"):
+        check_config(dataclasses.replace(config, model=model))
+
+
 def test_an_address_needs_a_port():
     together = {"num_processes": 2, "process_id": 0}
-    for address in ("host", "host:", ":12", "host:port"):
+    for address in ("host", "host:", ":12", "host:port", "host:99999"):
         config = dataclasses.replace(TINY, coordinator_address=address, **together)
         with pytest.raises(ConfigError, match=r"_address is .*, expected HOST:PORT of"):
             check_config(config)
@@ -95,6 +123,14 @@ def test_folders_that_are_files_are_refused(tmp_path):
         with pytest.raises(
             ConfigError, match=r"--data_dir is .*, but .*file is a file, "
         ):
+            check_config(config)
+
+
+def test_links_to_nothing_are_refused(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for name in ("link", "link/below"):
+        config = dataclasses.replace(TINY, workdir=str(tmp_path / name))
+        with pytest.raises(ConfigError, match=r"link is a link to nothing, expected a"):
             check_config(config)
 
 
@@ -131,6 +167,12 @@ def test_what_cannot_be_written_is_named(tmp_path):
 
     with pytest.raises(OSError, match=r"No space left on device: '.*curves.png'"):
         write_whole(tmp_path / "curves.png", full)
+
+    def other(path):
+        raise OSError("cannot write mode F as PNG")
+
+    with pytest.raises(OSError, match=r"^cannot write mode F as PNG$"):
+        write_whole(tmp_path / "curves.png", other)
 
 
 def test_a_batch_larger_than_the_set_is_refused(tmp_path):
