@@ -107,14 +107,7 @@ def _check_norms(config: TrainConfig) -> None:
     try:
         options = parse_options(config.norm_options)
         for name in config.norms:
-            check_norm(
-                name,
-                options.get(name, {}),
-                momentum=config.bn_momentum,
-                epsilon=config.bn_epsilon,
-                normalization_batch_size=config.normalization_batch_size,
-                num_domains=len(config.dataset.split("+")),
-            )
+            check_norm(name, options.get(name, {}), **_of_the_run(config))
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from None
     unused = sorted(set(options) - set(config.norms))
@@ -123,6 +116,17 @@ def _check_norms(config: TrainConfig) -> None:
             f"--norm_options has options of {unused}, expected some of --norm, "
             f"{config.norm!r}; add them there"
         )
+
+
+def _of_the_run(config: TrainConfig) -> dict[str, Any]:
+    """Returns what `create_norm` takes for all norms of a run, on one device."""
+    return {
+        "momentum": config.bn_momentum,
+        "epsilon": config.bn_epsilon,
+        "axis_name": None,
+        "normalization_batch_size": config.normalization_batch_size,
+        "num_domains": len(config.dataset.split("+")),
+    }
 
 
 def _check_models(config: TrainConfig) -> None:
@@ -135,12 +139,8 @@ def _check_models(config: TrainConfig) -> None:
     for name in config.norms:
         if name == "none" or not options.get(name):
             continue
-        shared = {"momentum": config.bn_momentum, "epsilon": config.bn_epsilon}
-        shared |= {"num_domains": len(config.dataset.split("+"))}
-        size = config.normalization_batch_size
-        fixed = {"axis_name": None, "normalization_batch_size": size}
         try:
-            norm = create_norm(name, **shared, **fixed, **options[name])
+            norm = create_norm(name, **_of_the_run(config), **options[name])
             model = create_model(config.model, 10, norm)
             jax.eval_shape(
                 lambda x, m=model: m.init(jax.random.key(0), x, True), images

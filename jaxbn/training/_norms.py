@@ -164,6 +164,6 @@ def check_norm(name: str, options: dict[str, Any], **of_the_run: Any) -> None:
             "--norm_options ghost.size=8, or --normalization_batch_size=8 for all norms"
         )
     try:
-        create_norm(name, axis_name=None, **of_the_run, **options)
+        create_norm(name, **of_the_run, **options)
     except (ValueError, TypeError) as error:
         raise ValueError(f"--norm_options of {name}: {error}") from None
