@@ -57,6 +57,9 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     with stop_on_signals() as stop:
         try:
             summary = run.train(stop)
+        except Interrupted:
+            processes.end()  # All of them stop here: none is lost to the others.
+            raise
         finally:
             run.report.close()
     processes.end()
