@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -19,8 +18,17 @@ ROOT = Path(__file__).parents[1]
 SHORT = ("--train_limit=320", "--test_limit=100", "--seed=3")
 
 
-def start(*flags, cwd, **options):
-    command = [sys.executable, str(ROOT / "train.py"), *flags]
+LIMITED = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def start(*flags, cwd, before=""):
+    before = ["-c", before] if before else []
+    command = [sys.executable, *before, str(ROOT / "train.py"), *flags]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command,
@@ -29,12 +37,11 @@ def start(*flags, cwd, **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
     )
 
 
-def run(*flags, cwd, **options):
-    process = start(*flags, cwd=cwd, **options)
+def run(*flags, cwd, before=""):
+    process = start(*flags, cwd=cwd, before=before)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
@@ -203,12 +210,10 @@ def test_bad_flags_and_missing_data_end_in_words(flags, code, words, tmp_path):
 
 def test_a_limit_met_while_saving_ends_in_one_line(tmp_path, monkeypatch):
     """A limit on the size of files, in place of a full disk."""
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")  # JAX has words of its own for it.
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
-
-    code, out, err = run("--workdir=w", *SHORT, cwd=tmp_path, preexec_fn=limit)
+    # What JAX and Python write for other processes is not to be cut off by it.
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    code, out, err = run("--workdir=w", *SHORT, cwd=tmp_path, before=LIMITED)
     assert code == 1
     (line,) = err.strip().splitlines()
     assert "the checkpoint of step 10 could not be written to w/checkpoints" in line
