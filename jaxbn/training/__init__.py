@@ -8,8 +8,10 @@
 which order, `_run` from the flags to the exit code, the others what is kept.
 """
 
+from jaxbn.training._checkpoint import check_checkpoints as check_checkpoints
 from jaxbn.training._config import ConfigError as ConfigError
 from jaxbn.training._config import TrainConfig as TrainConfig
+from jaxbn.training._divergence import Diverged as Diverged
 from jaxbn.training._run import fit as fit
 from jaxbn.training._run import run as run
 from jaxbn.training._signals import Interrupted as Interrupted

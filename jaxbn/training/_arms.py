@@ -96,6 +96,7 @@ def create_arm(
         apart=parallel.apart,
         num_domains=dataset.num_domains,
         by_domain=name == "domain",
+        on_nonfinite=config.on_nonfinite,
     )
     few = to_float(dataset.train.inputs[:2], dataset.mean, dataset.std)
     state = create_state(job.model, job.optimizer, few, config.seed)

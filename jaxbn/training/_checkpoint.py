@@ -3,9 +3,10 @@
 A checkpoint is a folder `checkpoints/step_00000123` written by orbax under another
 name and renamed when complete. It holds the states of all arms, the sums of the epoch
 so far and a record of what has been reported, so that a resumed run also writes the
-files an uninterrupted one would have. Arrays are stored without any trace of how many
-devices had them; where devices keep statistics of their own, the states hold the pooled
-ones, and those of each device lie beside them for a run that goes on with as many.
+files an uninterrupted one would have; and a digest of every array, without which
+nothing is gone on from. Arrays are stored without any trace of how many devices had
+them; where devices keep statistics of their own, the states hold the pooled ones, and
+those of each device lie beside them for a run that goes on with as many.
 
 Several processes call the functions here together, on a folder that all of them see;
 what is stored is that of the leading one.
@@ -13,7 +14,6 @@ what is stored is that of the leading one.
 
 import contextlib
 import gc
-import json
 import logging
 import os
 import re
@@ -28,9 +28,10 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from jaxbn.training._digest import Damaged, digests_of, seal, unseal, verify
 from jaxbn.training._processes import Processes, share
 
-PREFIX = "step_"
+PREFIX, DIGESTS = "step_", "digests"
 
 
 class Checkpoint(NamedTuple):
@@ -75,11 +76,11 @@ def save_checkpoint(
     if share(processes, np.array(path.exists())):
         return  # The same step of the same run: there is nothing new in it.
     arrays = {"states": checkpoint.states, "metrics": checkpoint.metrics}
-    # As one array: orbax would store every number of a tree in an array of its own.
-    text = json.dumps(checkpoint.record, allow_nan=False).encode()
-    items = {"arrays": arrays, "record": {"json": np.frombuffer(text, np.uint8)}}
+    items: dict[str, Any] = {"arrays": arrays}
     if checkpoint.replicas:
         items["replicas"] = checkpoint.replicas
+    record = {**checkpoint.record, DIGESTS: digests_of(items)}
+    items["record"] = {"json": seal(record)}
     try:
         with _silence():
             ocp.save_checkpointables(str(path.absolute()), items)
@@ -150,17 +151,41 @@ def load_newest(
 def read_checkpoint(path: Path, like: Checkpoint) -> Checkpoint | str:
     """Returns the checkpoint at `path`, or why it cannot be read."""
     arrays = {"states": like.states, "metrics": like.metrics}
-    wanted = {"arrays": arrays, "record": None}
+    wanted = {"arrays": arrays if like.states else None, "record": None}
     with _silence():
         try:
             if (path / "replicas").exists():
                 wanted["replicas"] = None
             items = ocp.load_checkpointables(str(path.absolute()), wanted)
-            record = json.loads(np.asarray(items["record"]["json"]).tobytes())
+            record = unseal(items.pop("record")["json"])
+            verify(items, record.pop(DIGESTS, {}))
             replicas = jax.tree.map(np.asarray, items.get("replicas", {}))
             return Checkpoint(**items["arrays"], record=record, replicas=replicas)
+        except Damaged as damage:
+            return str(damage)
         except Exception as error:  # orbax has no common class for a damaged file.
             return type(error).__name__
+
+
+def check_checkpoints(workdir: str | os.PathLike[str]) -> dict[int, str | None]:
+    """Returns for each checkpoint of a run, by step, None if it is whole, else why not.
+
+    Every array is read and compared with the digest that it was written with; nothing
+    is changed.
+
+    Args:
+        workdir: of the run.
+
+    Example:
+        >>> check_checkpoints('a/folder/without/checkpoints')
+        {}
+    """
+    folder, found = Path(workdir) / "checkpoints", {}
+    like = Checkpoint({}, {}, {}, {})  # Of any structure.
+    for step in stored_steps(folder):
+        read = read_checkpoint(folder / f"{PREFIX}{step:08d}", like)
+        found[step] = read if isinstance(read, str) else None
+    return found
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ FREE_TO_CHANGE = frozenset(
             "data_dir",
             "resume",
             "keep",
+            "on_nonfinite",
             "profile",
             "num_devices",
             "diagnose",
@@ -91,6 +92,10 @@ class TrainConfig:
     """Training examples that the precise statistics are measured on."""
     checkpoint_every: int = 1
     """Epochs between checkpoints; the last epoch, and one that is best, has one too."""
+    on_nonfinite: Literal["stop", "skip", "warn"] = "stop"
+    """What to do about a step whose loss, gradient or statistics are not finite: end
+    the arm, or the run if it was the last one, with code 3, saying where it came from;
+    leave that step out; or go on with it, without saving what is not finite."""
     keep: int = 2
     """How many of the newest checkpoints are kept, besides the best."""
     resume: bool = False

@@ -10,12 +10,17 @@ import jax
 import numpy as np
 
 from jaxbn.core import describe_groups
-from jaxbn.data import Dataset, epoch_indices, num_batches
+from jaxbn.data import Dataset, epoch_indices, num_batches, read_rows
 from jaxbn.training._arms import create_arm, step_by_step
-from jaxbn.training._checkpoint import Checkpoint, load_newest, save_checkpoint
+from jaxbn.training._checkpoint import (
+    Checkpoint,
+    load_newest,
+    save_checkpoint,
+)
 from jaxbn.training._config import TrainConfig
 from jaxbn.training._console import memory_in_use
 from jaxbn.training._diagnosis import diagnose
+from jaxbn.training._divergence import Diverged, all_finite, find_culprit
 from jaxbn.training._feed import pieces, place
 from jaxbn.training._metrics import averages, no_metrics
 from jaxbn.training._optim import create_schedule
@@ -61,6 +66,8 @@ class Run:
             self.metrics[name] = no_metrics()
         self.epoch = self.position = 0
         self.chunk, self.speed = 1, 0.0
+        self.ended: dict[str, str] = {}
+        self.seen_bad: dict[str, int] = {}
 
     def restore(self) -> None:
         """Goes back to the newest checkpoint, if resuming; places all on devices."""
@@ -74,6 +81,7 @@ class Run:
             if found is not None:
                 self.states, self.metrics, past, replicas = found
                 self.epoch, self.position = past["epoch"], past["position"]
+                self.ended = dict(past.get("ended", {}))
         for name, arm in self.arms.items():
             state = self.states[name]
             if self.parallel.apart:
@@ -114,11 +122,19 @@ class Run:
             if last or self.epoch % config.eval_every == 0:
                 self.evaluate()
             fresh = {name: no_metrics() for name in self.arms}
-            self.metrics = put(self.parallel, fresh)
+            self.metrics, self.seen_bad = put(self.parallel, fresh), {}
             best = self.report.best.get("step") == self.done
             if last or best or self.epoch % config.checkpoint_every == 0:
                 self.save()
-        return report.conclude(self.done, time.perf_counter() - began)
+        summary = report.conclude(self.done, time.perf_counter() - began)
+        if self.ended:
+            raise Diverged("; ".join(self.ended.values()))
+        return summary
+
+    @property
+    def going(self) -> list[str]:
+        """Arms that have not been ended."""
+        return [name for name in self.arms if name not in self.ended]
 
     def compile(self) -> None:
         """Compiles the training programs, by running no step, and says how long."""
@@ -145,10 +161,12 @@ class Run:
             began = time.perf_counter()
             first = self.position
             self.position = min(first + self.chunk, self.steps)
-            for name in self.arms:
+            for name in self.going:
                 self.train_chunk(name, rows, first, self.position)
+            for name in self.going:
+                self.look_for_divergence(name, rows)
             seconds = time.perf_counter() - began
-            images = (self.position - first) * self.config.batch_size * len(self.arms)
+            images = (self.position - first) * self.config.batch_size * len(self.going)
             self.speed = images / seconds
             longer = round(self.chunk * CHUNK_SECONDS / seconds)
             chunk = min(max(longer, 1), 4 * self.chunk, self.steps)
@@ -170,6 +188,36 @@ class Run:
             state, metrics = self.arms[name].train(state, metrics, *piece)
         self.states[name], self.metrics[name] = jax.block_until_ready((state, metrics))
 
+    def look_for_divergence(self, name: str, rows: np.ndarray) -> None:
+        """Says what was not finite in the steps of an arm, and ends it if so asked.
+
+        Raises:
+            Diverged: if no arm is left.
+        """
+        bad = int(fetch(self.parallel, self.metrics[name].bad))
+        if bad <= self.seen_bad.get(name, 0):
+            return
+        self.seen_bad[name] = bad
+        if self.config.on_nonfinite != "stop":
+            done = {"skip": "left out", "warn": "taken all the same"}
+            self.report.console.warn(
+                f"{name}: {bad} steps of epoch {self.epoch + 1} were not finite and "
+                f"{done[self.config.on_nonfinite]}"
+            )
+            return
+        arm, state = self.arms[name], self.states[name]
+        stats = population_of(arm, self.parallel, state)
+        state = fetch(self.parallel, state._replace(batch_stats=stats))
+        step = int(state.step)
+        batch = read_rows(self.dataset.train, rows[step - self.epoch * self.steps])
+        culprit = find_culprit(arm.job, state, batch)
+        self.ended[name] = (
+            f"{name} diverged in step {step + 1}: {culprit} is not finite"
+        )
+        if not self.going:
+            raise Diverged("; ".join(self.ended.values()))
+        self.report.console.warn(f"{self.ended[name]}; the other arms go on")
+
     def train_pieces(
         self, rows: np.ndarray, first: int, last: int
     ) -> Iterator[tuple[Any, ...]]:
@@ -187,8 +235,14 @@ class Run:
         batches = -(-config.precise_num_samples // config.batch_size)
         train_rows = self.rows()[:batches]
         for name, arm in self.arms.items():
+            if name in self.ended:
+                self.report.add(self.row_of_the_ended(name), self.speed)
+                continue
             state = self.states[name]
-            sums = averages(fetch(parallel, self.metrics[name]), arm.job.task)
+            metrics = fetch(parallel, self.metrics[name])
+            sums = averages(metrics, arm.job.task)
+            if config.on_nonfinite == "skip":
+                sums["skipped"] = int(metrics.bad)
             row = {"epoch": self.epoch, "step": self.done, "norm": name}
             rate = create_schedule(config, self.steps)(self.done - 1)
             row |= {"learning_rate": np.asarray(rate).item()}
@@ -209,8 +263,17 @@ class Run:
         timing = {"step": self.done, "images_per_second": self.speed, "memory": memory}
         self.report.add_timing(timing)
 
+    def row_of_the_ended(self, name: str) -> dict[str, Any]:
+        """Returns the row of an arm that has diverged, without numbers."""
+        row = {"epoch": self.epoch, "step": self.done, "norm": name}
+        names = ["loss"] + ["accuracy"] * (self.arms[name].job.task != "regression")
+        return row | {f"{part}_{n}": None for part in ("train", "test") for n in names}
+
     def save(self) -> None:
-        """Writes a checkpoint of where the run is; its statistics are pooled."""
+        """Writes a checkpoint of where the run is; its statistics are pooled.
+
+        Where the run only warns, one that is not finite is not written.
+        """
         parallel, states, replicas = self.parallel, {}, {}
         for name, arm in self.arms.items():
             state = self.states[name]
@@ -218,7 +281,13 @@ class Run:
             states[name] = fetch(parallel, state._replace(batch_stats=stats))
             if parallel.apart:
                 replicas[name] = fetch(parallel, state.batch_stats, OWN)
-        record = {"epoch": self.epoch, "position": self.position}
+        lost = [name for name in states if not all_finite(states[name])]
+        if lost:
+            self.report.console.warn(
+                f"step {self.done} is not saved: {', '.join(lost)} is not finite"
+            )
+            return
+        record = {"epoch": self.epoch, "position": self.position, "ended": self.ended}
         record |= self.report.record()
         metrics = fetch(parallel, self.metrics)
         checkpoint = Checkpoint(states, metrics, record, replicas)

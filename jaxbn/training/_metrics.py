@@ -22,11 +22,13 @@ class Metrics(NamedTuple):
         loss: [] float32, the sum of losses.
         correct: [] float32, how many were classified right.
         num: [] float32, how many there were.
+        bad: [] float32, how many training steps were not finite.
     """
 
     loss: Array
     correct: Array
     num: Array
+    bad: Array
 
 
 def no_metrics() -> Metrics:
@@ -65,17 +67,18 @@ def measure(
         jnp.sum(jnp.where(mask, loss, 0)),
         jnp.sum(jnp.where(mask, right, 0)),
         jnp.sum(mask.astype(jnp.float32)),
+        jnp.zeros((), jnp.float32),
     )
 
 
 def averages(metrics: Metrics, task: str) -> dict[str, float | None]:
     """Returns the mean loss and, for classification, the accuracy.
 
-    One that is not finite is None, as JSON has no other word for it.
+    One that is not finite, or of no example, is None, as JSON has no other word for it.
     """
-    loss, correct, num = (float(np.asarray(m)) for m in metrics)
-    mean = loss / max(num, 1)
+    loss, correct, num, _ = (float(np.asarray(m)) for m in metrics)
+    mean = loss / num if num else math.nan
     values = {"loss": mean if math.isfinite(mean) else None}
     if task == "classification":
-        values["accuracy"] = correct / max(num, 1)
+        values["accuracy"] = correct / num if num else None
     return values

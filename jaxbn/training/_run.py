@@ -1,5 +1,6 @@
 """A run as a command: every end has a code, and every failure one line."""
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -10,14 +11,16 @@ import jax
 from jaxbn.data import DatasetUnavailable, load
 from jaxbn.training._check_config import check_config
 from jaxbn.training._config import ConfigError, TrainConfig
+from jaxbn.training._divergence import Diverged
 from jaxbn.training._lifeline import leave
+from jaxbn.training._lock import hold_lock
 from jaxbn.training._loop import Run
 from jaxbn.training._parallel import start_parallel
 from jaxbn.training._processes import share_text, start_processes
 from jaxbn.training._signals import Interrupted, stop_on_signals
 from jaxbn.training._workdir import check_workdir, open_workdir
 
-DONE, FAILED, BAD_FLAGS, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BAD_FLAGS, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
 SECONDS_TO_TELL = 3.0
 """How long an error of a collective waits for word of a lost process."""
 
@@ -30,6 +33,8 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     Raises:
         ConfigError: if the configuration cannot be run.
         DatasetUnavailable: if the data set cannot be had.
+        Diverged: if an arm met a step that is not finite and was ended there; the
+            others, and what they leave, are complete.
         Interrupted: if a signal ended the run, after everything was saved.
     """
     check_config(config)
@@ -52,16 +57,18 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         )
     mine = str(open_workdir(config)) if processes.leads else ""
     workdir = Path(share_text(processes, mine))
-    run = Run(config, processes, parallel, dataset, workdir)
-    run.restore()
-    with stop_on_signals() as stop:
+    with contextlib.ExitStack() as stack:
+        if processes.leads:
+            stack.enter_context(hold_lock(workdir))
+        run = Run(config, processes, parallel, dataset, workdir)
+        run.restore()
+        stack.callback(run.report.close)
+        stop = stack.enter_context(stop_on_signals())
         try:
             summary = run.train(stop)
-        except Interrupted:
+        except (Interrupted, Diverged):
             processes.end()  # All of them stop here: none is lost to the others.
             raise
-        finally:
-            run.report.close()
     processes.end()
     return summary
 
@@ -70,8 +77,8 @@ def run(config: TrainConfig) -> int:
     """Trains as `config` says and returns the exit code of the process.
 
     0 done; 1 a failure that one line on standard error explains; 2 flags that cannot
-    be run; 130 interrupted, after saving. Of several processes one that fails does not
-    return but leaves, so that the others see it go.
+    be run; 3 diverged, in one arm at least; 130 interrupted, after saving. Of several
+    processes one that fails does not return but leaves, so that the others see it go.
     """
     code = _run(config)
     if code != DONE and _several_processes():
@@ -84,6 +91,8 @@ def _run(config: TrainConfig) -> int:
         fit(config)
     except ConfigError as error:
         return _say(error, BAD_FLAGS)
+    except Diverged as error:
+        return _say(error, DIVERGED)
     except Interrupted as error:
         return _say(error, INTERRUPTED)
     except KeyboardInterrupt:

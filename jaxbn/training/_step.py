@@ -37,6 +37,8 @@ class Job(NamedTuple):
         apart: whether devices keep running statistics of their own.
         num_domains: of the data set, whose labels say of which an example is.
         by_domain: whether the model is told.
+        on_nonfinite: what a step does that is not finite: 'warn', it is taken; 'skip',
+            nothing moves but the number of the step; 'stop', nothing moves any more.
     """
 
     model: nn.Module
@@ -50,6 +52,7 @@ class Job(NamedTuple):
     apart: bool = False
     num_domains: int = 1
     by_domain: bool = False
+    on_nonfinite: str = "warn"
 
 
 def train_steps(
@@ -92,8 +95,11 @@ def train_at(
 ) -> tuple[TrainState, Metrics]:
     """Returns state and metrics after the batch `at` of an epoch; see `train_steps`."""
     batch = data if rows is None else gather(data, rows[at])
-    state, sums = train_step(job, state, batch)
-    return state, add_metrics(metrics, sums)
+    new, sums = train_step(job, state, batch)
+    if job.on_nonfinite == "stop":
+        going = metrics.bad == 0
+        new, sums = keep_where(going, (new, sums), (state, no_metrics()))
+    return new, add_metrics(metrics, sums)
 
 
 def train_step(job: Job, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
@@ -103,9 +109,7 @@ def train_step(job: Job, state: TrainState, batch: Any) -> tuple[TrainState, Met
     device differentiates its own examples' share of it; the norm's collectives carry
     the rest across.
     """
-    inputs, labels = batch
-    labels, told = read_labels(job, labels)
-    x = prepare(job, inputs, jax.random.fold_in(random_key(state), state.step))
+    x, labels, told = prepare_step(job, state, batch)
     everyone = jnp.ones(x.shape[0], bool)
     num = x.shape[0] * (lax.psum(1, job.axis_name) if job.axis_name else 1)
 
@@ -121,8 +125,43 @@ def train_step(job: Job, state: TrainState, batch: Any) -> tuple[TrainState, Met
     grads, sums = sum_over_devices(job, (grads, sums))
     updates, opt_state = job.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    state = TrainState(state.step + 1, params, batch_stats, opt_state, state.key)
-    return state, sums
+    new = TrainState(state.step + 1, params, batch_stats, opt_state, state.key)
+    fine = is_finite(job, (sums.loss, grads, batch_stats))
+    if job.on_nonfinite != "warn":
+        step = new.step if job.on_nonfinite == "skip" else state.step
+        new = keep_where(fine, new, state._replace(step=step))
+        sums = keep_where(fine, sums, no_metrics())
+    return new, sums._replace(bad=1 - fine.astype(jnp.float32))
+
+
+def is_finite(job: Job, tree: Any) -> Array:
+    """Returns whether all numbers are finite, on all devices that share a batch."""
+    fine = jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+    if job.axis_name and job.apart:
+        return lax.pmin(fine.astype(jnp.int32), job.axis_name) > 0
+    return fine
+
+
+def keep_where(fine: Array, new: Any, old: Any) -> Any:
+    """Returns the new values where a step was fine, else the old ones."""
+    return jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, old)
+
+
+def prepare_step(
+    job: Job, state: TrainState, batch: Any
+) -> tuple[Array, Array, dict[str, Any]]:
+    """Returns the inputs of a step, its classes, and what the model is told."""
+    inputs, labels = batch
+    labels, told = read_labels(job, labels)
+    key = jax.random.fold_in(random_key(state), state.step)
+    return prepare(job, inputs, key), labels, told
+
+
+def loss_of(job: Job, outputs: Array, labels: Array) -> Array:
+    """Returns the mean loss over a batch on one device."""
+    everyone = jnp.ones(outputs.shape[0], bool)
+    sums = measure(outputs, labels, everyone, job.task, job.label_smoothing)
+    return sums.loss / outputs.shape[0]
 
 
 def evaluate(

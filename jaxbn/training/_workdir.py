@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxbn.training._config import ConfigError, TrainConfig, differences
 from jaxbn.training._files import write_json
+from jaxbn.training._lock import check_lock
 
 
 def open_workdir(config: TrainConfig) -> Path:
@@ -25,10 +26,11 @@ def check_workdir(config: TrainConfig) -> Path:
     """Returns the folder of the run; touches nothing.
 
     Raises:
-        ConfigError: if it holds a run that this one would overwrite, or if that run
-            had another configuration.
+        ConfigError: if it holds a run that is going on, one that this would overwrite,
+            or one of another configuration.
     """
     workdir = Path(config.workdir) if config.workdir else _fresh(config)
+    check_lock(workdir)
     path = workdir / "config.json"
     wanted = _as_read(config)
     if path.exists():

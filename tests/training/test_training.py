@@ -231,7 +231,7 @@ def test_loss_is_the_mean_cross_entropy_of_what_counts():
     expected = np.log(1 + np.exp(-2.0)) + np.log(2.0)
     np.testing.assert_allclose(sums.loss, expected, rtol=1e-6)
     assert averages(sums, "classification")["accuracy"] == 0.5
-    assert averages(Metrics(np.nan, 0, 2), "classification")["loss"] is None
+    assert averages(Metrics(np.nan, 0, 2, 0), "classification")["loss"] is None
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "adamw", "lamb"])
