@@ -32,7 +32,7 @@ def digests_of(tree: Any) -> dict[str, str]:
 def digest(array: np.ndarray) -> str:
     """Returns the digest of an array, as hexadecimal digits."""
     found = hashlib.blake2b(f"{array.dtype} {array.shape} ".encode(), digest_size=SIZE)
-    found.update(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+    found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return found.hexdigest()
 
 
