@@ -81,10 +81,14 @@ def save_checkpoint(
         items["replicas"] = checkpoint.replicas
     record = {**checkpoint.record, DIGESTS: digests_of(items)}
     items["record"] = {"json": seal(record)}
-    try:
-        with _silence():
+    error = None
+    with _silence():
+        try:
             ocp.save_checkpointables(str(path.absolute()), items)
-    except Exception as error:  # orbax has no common class for a failed write.
+        except Exception as failure:  # orbax has no common class for a failed write.
+            error = failure
+            gc.collect()  # Coroutines it left unawaited complain when collected.
+    if error is not None:
         if processes.leads:
             for part in folder.glob(f"{path.name}.*"):
                 shutil.rmtree(part, ignore_errors=True)
@@ -164,6 +168,7 @@ def read_checkpoint(path: Path, like: Checkpoint) -> Checkpoint | str:
         except Damaged as damage:
             return str(damage)
         except Exception as error:  # orbax has no common class for a damaged file.
+            gc.collect()  # As above.
             return type(error).__name__
 
 
@@ -200,6 +205,5 @@ def _silence() -> Iterator[None]:
         try:
             yield
         finally:
-            gc.collect()  # Coroutines it left unawaited complain when collected.
             sys.unraisablehook = hook
             logger.setLevel(level)

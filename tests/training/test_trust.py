@@ -186,14 +186,14 @@ def test_a_flipped_bit_is_noticed_or_on_bytes_that_nobody_reads(finished):
     newest = finished / "checkpoints" / "step_00000008"
     files = sorted(p for p in newest.rglob("*") if p.is_file() and p.stat().st_size)
     rng, noticed = np.random.default_rng(0), 0
-    for _ in range(24):
+    for _ in range(12):
         path = files[rng.integers(len(files))]
         whole = path.read_bytes()
         at, bit = rng.integers(len(whole)), 1 << rng.integers(8)
         path.write_bytes(whole[:at] + bytes([whole[at] ^ int(bit)]) + whole[at + 1 :])
         noticed += check_checkpoints(finished)[8] is not None
         path.write_bytes(whole)
-    assert noticed >= 6
+    assert noticed >= 3
     assert check_checkpoints(finished) == {4: None, 8: None}
 
 
