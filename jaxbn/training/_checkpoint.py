@@ -81,14 +81,10 @@ def save_checkpoint(
         items["replicas"] = checkpoint.replicas
     record = {**checkpoint.record, DIGESTS: digests_of(items)}
     items["record"] = {"json": seal(record)}
-    error = None
-    with _silence():
-        try:
+    try:
+        with _silence():
             ocp.save_checkpointables(str(path.absolute()), items)
-        except Exception as failure:  # orbax has no common class for a failed write.
-            error = failure
-            gc.collect()  # Coroutines it left unawaited complain when collected.
-    if error is not None:
+    except Exception as error:  # orbax has no common class for a failed write.
         if processes.leads:
             for part in folder.glob(f"{path.name}.*"):
                 shutil.rmtree(part, ignore_errors=True)
@@ -168,7 +164,7 @@ def read_checkpoint(path: Path, like: Checkpoint) -> Checkpoint | str:
         except Damaged as damage:
             return str(damage)
         except Exception as error:  # orbax has no common class for a damaged file.
-            gc.collect()  # As above.
+            gc.collect()  # As below.
             return type(error).__name__
 
 
@@ -202,8 +198,7 @@ def _silence() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sys.unraisablehook = lambda complaint: None
-        try:
-            yield
-        finally:
-            sys.unraisablehook = hook
-            logger.setLevel(level)
+        yield
+        # Not after an error: what it left unawaited complains until the run has ended.
+        sys.unraisablehook = hook
+        logger.setLevel(level)
