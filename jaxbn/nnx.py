@@ -216,9 +216,10 @@ class BatchNorm(Norm):
         metadata = {"scale": scale_metadata, "bias": bias_metadata}
         # Initializers are not kept: two of them made alike are not equal, and nnx.jit
         # would trace anew for each layer.
-        start: Any = self.norm_pair.init
+        norm = self.norm_pair
+        start: Any = norm.init
         start = functools.partial(start, scale_init=scale_init, bias_init=bias_init)
-        norm = self.norm_pair._replace(init=start)
+        norm = norm._replace(init=start)
         names = _create(self, norm, rngs, metadata)
         self.param_names, self.state_names = names
 

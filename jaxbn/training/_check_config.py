@@ -13,11 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxbn.base import Norm
 from jaxbn.core import resolve_groups
 from jaxbn.data import dataset_names
 from jaxbn.models import create_model, model_names
 from jaxbn.training._config import ConfigError, TrainConfig
-from jaxbn.training._norms import check_norm, create_norm, norm_names, parse_options
+from jaxbn.training._norms import check_norm, norm_names, parse_options
 
 _COUNTS = ("batch_size", "num_epochs", "eval_every", "checkpoint_every", "keep")
 _COUNTS += ("precise_num_samples", "num_devices", "train_limit", "test_limit")
@@ -42,7 +43,6 @@ def check_config(config: TrainConfig) -> None:
     _check_processes(config)
     _check_sharing(config)
     _check_folders(config)
-    _check_models(config)
 
 
 def _check_choices(config: TrainConfig) -> None:
@@ -107,7 +107,10 @@ def _check_norms(config: TrainConfig) -> None:
     try:
         options = parse_options(config.norm_options)
         for name in config.norms:
-            check_norm(name, options.get(name, {}), **_of_the_run(config))
+            own = options.get(name, {})
+            norm = check_norm(name, own, **_of_the_run(config))
+            if own:
+                _check_fit(config, name, norm)
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from None
     unused = sorted(set(options) - set(config.norms))
@@ -129,25 +132,18 @@ def _of_the_run(config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def _check_models(config: TrainConfig) -> None:
-    """Refuses options with which a norm does not fit into the model.
+def _check_fit(config: TrainConfig, name: str, norm: Norm | None) -> None:
+    """Refuses a norm that does not fit into the model.
 
     The model is traced on made-up images, not run; its layers are the same for others.
     """
-    options = parse_options(config.norm_options)
     images = jax.ShapeDtypeStruct((max(config.batch_size, 2), 32, 32, 3), jnp.float32)
-    for name in config.norms:
-        if name == "none" or not options.get(name):
-            continue
-        try:
-            norm = create_norm(name, **_of_the_run(config), **options[name])
-            model = create_model(config.model, 10, norm)
-            jax.eval_shape(
-                lambda x, m=model: m.init(jax.random.key(0), x, True), images
-            )
-        except (ValueError, TypeError, AttributeError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise ConfigError(f"--norm_options of {name}: {first}") from None
+    try:
+        model = create_model(config.model, 10, norm)
+        jax.eval_shape(lambda x: model.init(jax.random.key(0), x, True), images)
+    except (ValueError, TypeError, AttributeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigError(f"--norm_options of {name}: {first}") from None
 
 
 def _check_sharing(config: TrainConfig) -> None:

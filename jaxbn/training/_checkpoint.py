@@ -164,7 +164,7 @@ def read_checkpoint(path: Path, like: Checkpoint) -> Checkpoint | str:
         except Damaged as damage:
             return str(damage)
         except Exception as error:  # orbax has no common class for a damaged file.
-            gc.collect()  # As below.
+            gc.collect()  # Coroutines it left unawaited complain when collected.
             return type(error).__name__
 
 

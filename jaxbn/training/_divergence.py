@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from jaxbn.base import Array
@@ -81,4 +82,4 @@ def find_culprit(job: Job, state: Any, batch: Any) -> str:
 
 def all_finite(tree: Any) -> bool:
     """Returns whether all numbers of a tree are finite."""
-    return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree))
+    return all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree))

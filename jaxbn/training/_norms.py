@@ -134,8 +134,8 @@ def create_norm(
     return factory(**{key: given[key] for key in takes} | options)
 
 
-def check_norm(name: str, options: dict[str, Any], **of_the_run: Any) -> None:
-    """Refuses options that the norm called `name` does not have, lacks, or cannot set.
+def check_norm(name: str, options: dict[str, Any], **of_the_run: Any) -> Norm | None:
+    """Returns the norm called `name`; refuses options that it has not, or lacks.
 
     Args:
         name: one of `norm_names()`.
@@ -164,6 +164,6 @@ def check_norm(name: str, options: dict[str, Any], **of_the_run: Any) -> None:
             "--norm_options ghost.size=8, or --normalization_batch_size=8 for all norms"
         )
     try:
-        create_norm(name, **of_the_run, **options)
+        return create_norm(name, **of_the_run, **options)
     except (ValueError, TypeError) as error:
         raise ValueError(f"--norm_options of {name}: {error}") from None

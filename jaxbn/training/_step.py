@@ -96,9 +96,13 @@ def train_at(
     """Returns state and metrics after the batch `at` of an epoch; see `train_steps`."""
     batch = data if rows is None else gather(data, rows[at])
     new, sums = train_step(job, state, batch)
-    if job.on_nonfinite == "stop":
-        going = metrics.bad == 0
-        new, sums = keep_where(going, (new, sums), (state, no_metrics()))
+    if job.on_nonfinite == "warn":
+        return new, add_metrics(metrics, sums)
+    going = (metrics.bad == 0) | (job.on_nonfinite == "skip")
+    taken = going & (sums.bad == 0)
+    old = state._replace(step=new.step) if job.on_nonfinite == "skip" else state
+    nothing = no_metrics()._replace(bad=jnp.where(going, sums.bad, 0))
+    new, sums = keep_where(taken, (new, sums), (old, nothing))
     return new, add_metrics(metrics, sums)
 
 
@@ -127,10 +131,6 @@ def train_step(job: Job, state: TrainState, batch: Any) -> tuple[TrainState, Met
     params = optax.apply_updates(state.params, updates)
     new = TrainState(state.step + 1, params, batch_stats, opt_state, state.key)
     fine = is_finite(job, (sums.loss, grads, batch_stats))
-    if job.on_nonfinite != "warn":
-        step = new.step if job.on_nonfinite == "skip" else state.step
-        new = keep_where(fine, new, state._replace(step=step))
-        sums = keep_where(fine, sums, no_metrics())
     return new, sums._replace(bad=1 - fine.astype(jnp.float32))
 
 
@@ -142,9 +142,9 @@ def is_finite(job: Job, tree: Any) -> Array:
     return fine
 
 
-def keep_where(fine: Array, new: Any, old: Any) -> Any:
-    """Returns the new values where a step was fine, else the old ones."""
-    return jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, old)
+def keep_where(taken: Array, new: Any, old: Any) -> Any:
+    """Returns the new values where a step is taken, else the old ones."""
+    return jax.tree.map(lambda a, b: jnp.where(taken, a, b), new, old)
 
 
 def prepare_step(
