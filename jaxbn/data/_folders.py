@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 _NAME = re.compile(
     r"(?P<base>\w+)"
-    r"(?:/(?!\d+\.\d+\.\d+$)(?P<config>[\w.+-]+))?"
+    r"(?:/(?!\d+\.\d+\.\d+$)(?!\.+(?:[:/]|$))(?P<config>[\w.+-]+))?"
     r"(?:[:/](?P<version>\d+\.\d+\.\d+))?"
 )
 _VERSION = re.compile(r"\d+\.\d+\.\d+")

@@ -5,6 +5,7 @@ are found by the type of the feature, not by name. A split is decoded once into 
 uint8 array, or, where that would be too large, stays on disk behind a `Column`.
 """
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from jaxbn.data._quiet import quiet
 from jaxbn.data._split import Split, read_rows
 
 RECORDS_A_REQUEST = 1024
+OWN = "tensorflow_datasets."
+"""The package whose classes a set's features may name: TFDS imports what they name."""
 
 
 def load_tfds(
@@ -60,6 +63,16 @@ def _open(folder: Path) -> Any:
     import tensorflow_datasets as tfds
 
     try:
+        features = (folder / "features.json").read_text()
+        foreign = [name for name in classes_in(features) if not name.startswith(OWN)]
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(folder, error) from error
+    if foreign:
+        raise DatasetUnavailable(
+            f"features.json in {folder} names the class {foreign[0]!r}, whose module "
+            f"TFDS would import; expected features of {OWN}* alone"
+        )
+    try:
         builder = tfds.builder_from_directory(str(folder))
         stored_as = builder.info.file_format.file_suffix
     except Exception as error:
@@ -70,6 +83,22 @@ def _open(folder: Path) -> Any:
             "the set again with file_format='array_record' in another data_dir"
         )
     return builder
+
+
+def classes_in(features: str) -> list[str]:
+    """Returns the Python classes that a features.json names, in new and old forms."""
+    found: list[str] = []
+
+    def collect(pairs: list[tuple[str, Any]]) -> None:
+        for key, value in pairs:
+            named = key.replace("_", "").lower() in ("pythonclassname", "type")
+            if isinstance(value, str) and value.lstrip().startswith("{"):
+                found.extend(classes_in(value))  # Of old, content is JSON as a string.
+            elif isinstance(value, str) and named and "." in value:
+                found.append(value)
+
+    json.loads(features, object_pairs_hook=collect)
+    return found
 
 
 def _source(builder: Any, split: str, limit: int | None, folder: Path) -> Any:

@@ -35,7 +35,9 @@ def from_torch(
 
     Args:
         state_dict: of tensors of any dtype, on any device, or of what `np.asarray`
-            takes.
+            takes, such as `safetensors.numpy.load_file` returns. jaxbn reads no files
+            of torch itself: they are pickles, which run code; load those of others
+            with `torch.load(path, weights_only=True)`.
         cumulative: whether the modules average all batches (torch's momentum=None);
             'count' then is their num_batches_tracked.
         num_elements: n, how many elements a channel had in each batch; the variance

@@ -152,6 +152,8 @@ def read_checkpoint(path: Path, like: Checkpoint) -> Checkpoint | str:
     """Returns the checkpoint at `path`, or why it cannot be read."""
     arrays = {"states": like.states, "metrics": like.metrics}
     wanted = {"arrays": arrays if like.states else None, "record": None}
+    if away := leads_away(path):
+        return f"its part {away} leads out of it"
     with _silence():
         try:
             if (path / "replicas").exists():
@@ -166,6 +168,15 @@ def read_checkpoint(path: Path, like: Checkpoint) -> Checkpoint | str:
         except Exception as error:  # orbax has no common class for a damaged file.
             gc.collect()  # Coroutines it left unawaited complain when collected.
             return type(error).__name__
+
+
+def leads_away(folder: Path) -> str | None:
+    """Returns the first part of a folder that is a link to something outside of it."""
+    inside = folder.resolve()
+    for part in sorted(folder.rglob("*")):
+        if part.is_symlink() and not part.resolve().is_relative_to(inside):
+            return str(part.relative_to(folder))
+    return None
 
 
 def check_checkpoints(workdir: str | os.PathLike[str]) -> dict[int, str | None]:
@@ -198,7 +209,11 @@ def _silence() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sys.unraisablehook = lambda complaint: None
-        yield
-        # Not after an error: what it left unawaited complains until the run has ended.
-        sys.unraisablehook = hook
-        logger.setLevel(level)
+        try:
+            yield
+        except BaseException:
+            gc.collect()  # Coroutines it left unawaited complain when collected.
+            raise
+        finally:
+            sys.unraisablehook = hook
+            logger.setLevel(level)

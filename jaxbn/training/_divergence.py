@@ -1,9 +1,10 @@
 """Divergence: what to do about a step that is not finite, and where it came from.
 
-A step is judged on the device: its loss, its gradient and the running statistics after
-it. One that is not finite changes nothing, unless the run only warns: parameters,
-optimizer and statistics stay as they were. Which layer it was is found out afterwards,
-by taking that step once more, eagerly, on the state that was kept.
+A step is judged on the device: its loss, and the parameters, the state of the optimizer
+and the running statistics after it. One that is not finite changes nothing, unless the
+run only warns: parameters, optimizer and statistics stay as they were. Which layer it
+was is found out afterwards, by taking that step once more, eagerly, on the state that
+was kept.
 """
 
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
 
 from jaxbn.base import Array
@@ -30,8 +32,9 @@ def find_culprit(job: Job, state: Any, batch: Any) -> str:
 
     Layers are gone through in the order of the forward pass: what enters one, and its
     statistics of that; then come the outputs and the loss, and then the gradients of
-    layers from the last one back, in the order in which they are computed. All examples
-    are on one device here, whatever they were before.
+    layers from the last one back, in the order in which they are computed, and what the
+    optimizer makes of them. All examples are on one device here, whatever they were
+    before.
 
     Args:
         job: what is fixed.
@@ -77,6 +80,13 @@ def find_culprit(job: Job, state: Any, batch: Any) -> str:
     for path in reversed(order):
         if not all_finite(gradients.get(path, {})):
             return f"the gradient of layer {path!r}"
+    updates, opt_state = job.optimizer.update(slopes, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    for path, layer in find_layers(params).items():
+        if not all_finite(layer):
+            return f"the updated layer {path!r}"
+    if not all_finite(opt_state):
+        return "the state of the optimizer"
     return "the sum over devices"
 
 

@@ -130,7 +130,8 @@ def train_step(job: Job, state: TrainState, batch: Any) -> tuple[TrainState, Met
     updates, opt_state = job.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     new = TrainState(state.step + 1, params, batch_stats, opt_state, state.key)
-    fine = is_finite(job, (sums.loss, grads, batch_stats))
+    # A gradient that is not finite is in the state of the optimizer, or the parameters.
+    fine = is_finite(job, (sums.loss, new))
     return new, sums._replace(bad=1 - fine.astype(jnp.float32))
 
 

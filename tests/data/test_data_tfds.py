@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -374,3 +375,35 @@ def test_tfrecord_files_are_named_as_such(made, tmp_path):
     info.write_text(json.dumps(content))
     with pytest.raises(data.DatasetUnavailable, match="holds tfrecord files, which"):
         data.load("plain", data_dir=tmp_path)
+
+
+def test_a_name_that_climbs_is_no_name_of_a_set(tmp_path):
+    for name in ("../plain", "plain/..", "plain/..:1.0.0", "plain/.", "/plain"):
+        assert _folders.parse_name(name) is None
+        with pytest.raises(ValueError, match="no data set"):
+            data.load(name, data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("form", ["new", "snake", "legacy", "nested"])
+def test_a_set_imports_no_module_that_its_files_name(made, tmp_path, monkeypatch, form):
+    folder = tmp_path / "plain" / "1.0.0"
+    shutil.copytree(made / "plain" / "1.0.0", folder)
+    path = folder / "features.json"
+    content = json.loads(path.read_text())
+    features = content["featuresDict"]["features"]
+    foreign = {
+        "new": {"pythonClassName": "imported_by_data.Feature"},
+        "snake": {"python_class_name": "imported_by_data.Feature"},
+        "legacy": {"type": "imported_by_data.Feature", "content": {}},
+    }
+    foreign["nested"] = {"content": json.dumps(foreign["legacy"])}
+    features["kind"] |= foreign[form]
+    if "python_class_name" in features["kind"]:
+        del features["kind"]["pythonClassName"]
+    path.write_text(json.dumps(content))
+    (tmp_path / "imported_by_data.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    words = "names the class 'imported_by_data.Feature', whose module TFDS would import"
+    with pytest.raises(data.DatasetUnavailable, match=words):
+        data.load("plain", data_dir=tmp_path)
+    assert "imported_by_data" not in sys.modules

@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
 import jax
 import numpy as np
+import optax
 import pytest
 from optax import sgd
 
@@ -122,6 +124,19 @@ def test_the_culprit_is_the_first_in_the_order_of_the_forward_pass():
     assert said == "the gradient of layer 'dense2'"
 
 
+def test_an_update_that_overflows_is_not_taken_though_its_gradient_is_finite():
+    job, state = job_and_state("stop")
+    steep = optax.chain(optax.scale(1e30), optax.scale(1e10))
+    job = job._replace(optimizer=steep)
+    state = state._replace(opt_state=steep.init(state.params))
+    (batch, *_) = batches(bad=None)
+    step = jax.jit(lambda s, m, batch: train_at(job, s, m, batch, None, 0))
+    after, metrics = step(state, no_metrics(), batch)
+    assert_equal(after, state)
+    assert metrics.bad == 1
+    assert find_culprit(job, state, batch) == "the updated layer 'bn0'"
+
+
 @pytest.mark.parametrize("mode", ["jit", "shard_map", "pmap"])
 def test_a_run_that_diverges_stops_and_says_where(mode, tmp_path, request, capsys):
     devices = 1
@@ -195,6 +210,22 @@ def test_a_flipped_bit_is_noticed_or_on_bytes_that_nobody_reads(finished):
         path.write_bytes(whole)
     assert noticed >= 3
     assert check_checkpoints(finished) == {4: None, 8: None}
+
+
+def test_a_link_out_of_a_checkpoint_is_not_followed(finished, tmp_path):
+    newest = finished / "checkpoints" / "step_00000008"
+    record = newest / "record"
+    shutil.move(record, tmp_path / "record")
+    record.symlink_to(tmp_path / "record")
+    said = "its part record leads out of it"
+    assert check_checkpoints(finished) == {4: None, 8: said}
+    record.unlink()
+    shutil.move(tmp_path / "record", record)
+    assert check_checkpoints(finished) == {4: None, 8: None}
+    # Where the whole folder lies is the user's affair.
+    linked = tmp_path / "linked"
+    linked.symlink_to(finished, target_is_directory=True)
+    assert check_checkpoints(linked) == {4: None, 8: None}
 
 
 def test_another_number_is_named_and_set_aside(finished, monkeypatch):

@@ -1,0 +1,52 @@
+"""The wheel holds the package, its licence and what describes it, and nothing else."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    pytest.importorskip("hatchling", reason="hatchling builds the wheel")
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "jaxbn", folder / "jaxbn", ignore=ignored)
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    (path,) = (folder / "dist").iterdir()
+    return path
+
+
+def test_holds_what_it_should(wheel):
+    sources = ROOT.glob("jaxbn/**/*")
+    wanted = {str(p.relative_to(ROOT)) for p in sources if p.suffix in (".py", ".typed")}
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (info,) = {name.partition("/")[0] for name in names} - {"jaxbn"}
+        about = {f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL")}
+        about.add(f"{info}/licenses/LICENSE")
+        assert names == wanted | about
+        assert "jaxbn/py.typed" in names
+        text = archive.read(f"{info}/METADATA").decode()
+    assert "Requires-Python: >=3.11" in text and "License-Expression: Apache-2.0" in text
+    assert wheel.name.endswith("-py3-none-any.whl") and wheel.stat().st_size < 1e6
+
+
+def test_is_importable_on_its_own(wheel):
+    """From the archive itself, away from the repository."""
+    code = "import jaxbn; print(jaxbn.__file__)"
+    command = [sys.executable, "-c", code]
+    environment = {"PYTHONPATH": str(wheel), "PATH": ""}
+    found = subprocess.run(
+        command, cwd=wheel.parent, env=environment, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.startswith(str(wheel))
