@@ -16,6 +16,7 @@ from benchmarks import (
     _targets,
     accelerator,
     block,
+    checks,
     folding,
     layer,
     precise,
@@ -71,6 +72,7 @@ SMALL = {
         "DEPTH_SIZE": (64, 4),
     },
     training: {"SETTINGS": {"mlp": (4, 16, (8, 8, 1))}, "CHUNKS": (2,)},
+    checks: {"SETTINGS": {"mlp": (4, 16, (8, 8, 1))}, "MEGABYTES": (1,)},
     startup: {"STARTS": {k: ["-c", "0"] for k in startup.STARTS}},
 }
 

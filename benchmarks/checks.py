@@ -1,6 +1,6 @@
-"""What safety costs: a look at every step, and digests of every array of a checkpoint.
+"""What checks cost: a look at every step, and digests of every array of a checkpoint.
 
-    python -m benchmarks.trust [--repeats N] [--json FILE]
+    python -m benchmarks.checks [--repeats N] [--json FILE]
 
 Steps of `train.py` that are judged, and left out where they are not finite, beside
 steps that nobody looks at; and the time of the digests within that of saving and of
@@ -38,7 +38,8 @@ def judge_steps(repeats: int) -> Figures:
         rows = epoch_indices(0, num, size, 0)
         judged = of_jaxbn(config, dataset)
         blind = of_jaxbn(config, dataset)
-        with mock.patch.object(_step, "is_finite", lambda job, tree: jnp.array(True)):
+        fine = jnp.array(True)
+        with mock.patch.object(_step, "is_finite", return_value=fine):
             blind.advance(rows)  # Traced here, compiled once.
         loops = {"judged": judged, "not judged": blind}
         runs = {k: functools.partial(loop.advance, rows) for k, loop in loops.items()}
@@ -65,9 +66,7 @@ def store(megabytes: int, repeats: int) -> Figures:
         for turn in range(repeats + 1):
             folder = Path(place)
             _, digests = seconds_of(digests_of, kept.states)
-            _, saving = seconds_of(
-                save_checkpoint, folder, turn, kept, 1, Processes()
-            )
+            _, saving = seconds_of(save_checkpoint, folder, turn, kept, 1, Processes())
             found, loading = seconds_of(
                 read_checkpoint, folder / f"step_{turn:08d}", kept
             )
@@ -86,16 +85,16 @@ def measure(repeats: int = 9) -> Figures:
 
 def table(figures: Figures) -> str:
     """Returns both, one under the other."""
-    steps = [
-        [name, f"{row['not judged']:.3f}", f"{row['judged']:.3f}"]
-        + [f"{row['judged'] / row['not judged']:.2f}"]
-        for name, row in figures["steps"].items()
-    ]
-    stored = [
-        [size, *(f"{1e3 * row[k]:.0f}" for k in ("digests", "saving", "loading"))]
-        + [f"{row['digests'] / row[k]:.2f}" for k in ("saving", "loading")]
-        for size, row in figures["checkpoints"].items()
-    ]
+    steps = []
+    for name, row in figures["steps"].items():
+        blind, judged = row["not judged"], row["judged"]
+        steps.append([name, f"{blind:.3f}", f"{judged:.3f}", f"{judged / blind:.2f}"])
+    stored = []
+    for size, row in figures["checkpoints"].items():
+        times = [row[k] for k in ("digests", "saving", "loading")]
+        shares = [times[0] / time for time in times[1:]]
+        shown = [f"{1e3 * t:.0f}" for t in times] + [f"{s:.2f}" for s in shares]
+        stored.append([size, *shown])
     head = ["model", "ms a step, not judged", "judged and left out", "ratio"]
     of_saving = ["digests / saving", "digests / loading"]
     kept = ["checkpoint", "ms of digests", "saving", "loading", *of_saving]
