@@ -161,6 +161,18 @@ def test_bad_flags_end_all_processes(tmp_path):
     assert "expected a multiple of the 4 devices" in ends[0][2] + ends[1][2]
 
 
+def test_processes_that_diverge_end_alike(tmp_path):
+    flags = "--num_epochs=2", "--norm=none,batch", "--learning_rate=1e3"
+    ends = finish(start_two((*flags, "--checkpoint_every=1"), tmp_path))
+    assert [code for code, _, _ in ends] == [3, 3], ends
+    words = "train.py: none diverged in step"
+    (first,) = {line for _, _, err in ends for line in err.splitlines() if words in line}
+    assert first.endswith(" is not finite")
+    rows = [row for row in rows_of(tmp_path) if row["norm"] == "batch"]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all(np.isfinite(row["test_loss"]) for row in rows)
+
+
 TOGETHER = """
 import sys
 import jax

@@ -14,11 +14,13 @@ what is stored is that of the leading one.
 
 import contextlib
 import gc
+import itertools
 import logging
 import os
 import re
 import shutil
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -144,8 +146,14 @@ def load_newest(
         processes.meet("damaged")
         if processes.leads:
             warn(f"checkpoint {path} is damaged ({found}) and set aside")
-            path.rename(path.with_name(f"damaged_{path.name}"))
+            path.rename(unused(path.with_name(f"damaged_{path.name}")))
     return None
+
+
+def unused(path: Path) -> Path:
+    """Returns `path`, or with a number at its end the first that does not exist."""
+    numbered = (path.with_name(f"{path.name}_{i}") for i in itertools.count(2))
+    return next(p for p in itertools.chain([path], numbered) if not p.exists())
 
 
 def read_checkpoint(path: Path, like: Checkpoint) -> Checkpoint | str:
@@ -166,7 +174,7 @@ def read_checkpoint(path: Path, like: Checkpoint) -> Checkpoint | str:
         except Damaged as damage:
             return str(damage)
         except Exception as error:  # orbax has no common class for a damaged file.
-            gc.collect()  # Coroutines it left unawaited complain when collected.
+            collect_after(error)
             return type(error).__name__
 
 
@@ -211,9 +219,22 @@ def _silence() -> Iterator[None]:
         sys.unraisablehook = lambda complaint: None
         try:
             yield
-        except BaseException:
-            gc.collect()  # Coroutines it left unawaited complain when collected.
+        except BaseException as error:
+            collect_after(error)
             raise
         finally:
             sys.unraisablehook = hook
             logger.setLevel(level)
+
+
+def collect_after(error: BaseException) -> None:
+    """Collects what an error of orbax left behind.
+
+    Coroutines that were never awaited complain when they are collected, and the frames
+    of the error keep them until then.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
+    gc.collect()

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -66,6 +66,7 @@ class Run:
             self.metrics[name] = no_metrics()
         self.epoch = self.position = 0
         self.chunk, self.speed = 1, 0.0
+        self.asked = False
         self.ended: dict[str, str] = {}
         self.seen_bad: dict[str, int] = {}
 
@@ -126,6 +127,8 @@ class Run:
             best = self.report.best.get("step") == self.done
             if last or best or self.epoch % config.checkpoint_every == 0:
                 self.save()
+            if self.asked and not last:
+                self.interrupt()
         summary = report.conclude(self.done, time.perf_counter() - began)
         if self.ended:
             raise Diverged("; ".join(self.ended.values()))
@@ -170,16 +173,20 @@ class Run:
             self.speed = images / seconds
             longer = round(self.chunk * CHUNK_SECONDS / seconds)
             chunk = min(max(longer, 1), 4 * self.chunk, self.steps)
-            asked, self.chunk = agree(self.processes, bool(stop), chunk)
+            self.asked, self.chunk = agree(self.processes, bool(stop), chunk)
             memory = memory_in_use(self.parallel)
             self.report.console.advance(self.done, self.speed, memory)
-            if asked:
-                self.save()
-                self.report.write()
-                raise Interrupted(
-                    f"interrupted after step {self.done}, saved; go on with --resume "
-                    f"--workdir={self.workdir} and the same flags"
-                )
+            if self.asked and self.position < self.steps:
+                self.interrupt()
+
+    def interrupt(self) -> NoReturn:
+        """Saves, and stops where the run is."""
+        self.save()
+        self.report.write()
+        raise Interrupted(
+            f"interrupted after step {self.done}, saved; go on with --resume "
+            f"--workdir={self.workdir} and the same flags"
+        )
 
     def train_chunk(self, name: str, rows: np.ndarray, first: int, last: int) -> None:
         """Takes the steps from `first` to `last` of the epoch with one arm."""

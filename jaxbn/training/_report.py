@@ -127,6 +127,7 @@ class Report:
         self.console.stop()
         if self.workdir is None or self.records is None:
             return {}
+        self.records.write()  # Whole, whatever became of them since.
         rows = self.records.rows[-len(self.config.norms) :]
         title = f"{self.config.model} on {self.config.dataset}"
         plot_curves(self.workdir / "curves.png", self.records.rows, title)

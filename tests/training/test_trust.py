@@ -1,5 +1,6 @@
 """Runs left alone: steps that are not finite, bits that flip, two runs in one place."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -24,13 +25,21 @@ from jaxbn.training import (
     fit,
     run,
 )
-from jaxbn.training._checkpoint import Checkpoint, load_newest, stored_steps
+from jaxbn.training._checkpoint import (
+    Checkpoint,
+    load_newest,
+    read_checkpoint,
+    stored_steps,
+)
 from jaxbn.training._digest import Damaged, digests_of, seal, unseal, verify
 from jaxbn.training._divergence import find_culprit
 from jaxbn.training._lock import check_lock, hold_lock
+from jaxbn.training._loop import Run
 from jaxbn.training._metrics import no_metrics
 from jaxbn.training._norms import create_norm
+from jaxbn.training._parallel import start_parallel
 from jaxbn.training._processes import Processes
+from jaxbn.training._signals import Interrupted, StopRequest
 from jaxbn.training._state import create_state
 from jaxbn.training._step import Job, train_at
 
@@ -228,7 +237,19 @@ def test_a_link_out_of_a_checkpoint_is_not_followed(finished, tmp_path):
     assert check_checkpoints(linked) == {4: None, 8: None}
 
 
-def test_another_number_is_named_and_set_aside(finished, monkeypatch):
+def run_of(workdir, **changes):
+    """Returns a run as `fit` makes it, on the workdir of another."""
+    config = json.loads((workdir / "config.json").read_text())
+    config = TrainConfig(**{**config, "norm_options": (), **changes})
+    dataset = load("digits", train_limit=128, test_limit=50)
+    parallel = start_parallel(config)
+    return Run(config, Processes(), parallel, dataset, workdir)
+
+
+def test_another_number_is_named_and_set_aside(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished, tmp_path / "w")
+    folder = tmp_path / "w" / "checkpoints"
+    (folder / "damaged_step_00000008").mkdir()  # As it was once before.
     module = sys.modules["jaxbn.training._checkpoint"]
     read, said = module.ocp.load_checkpointables, []
 
@@ -240,21 +261,67 @@ def test_another_number_is_named_and_set_aside(finished, monkeypatch):
         return items
 
     monkeypatch.setattr(module.ocp, "load_checkpointables", flip)
-    config = json.loads((finished / "config.json").read_text())
-    config = TrainConfig(**{**config, "norm_options": ()})
-    dataset = load("digits", train_limit=128, test_limit=50)
-    from jaxbn.training._loop import Run
-    from jaxbn.training._parallel import start_parallel
-
-    made = Run(config, Processes(), start_parallel(config), dataset, finished)
+    made = run_of(tmp_path / "w")
     states, metrics = jax.tree.map(np.array, (made.states, made.metrics))
     like = Checkpoint(states, metrics, {}, {})
-    found = load_newest(finished / "checkpoints", like, said.append, Processes())
+    found = load_newest(folder, like, said.append, Processes())
     assert found.record["epoch"] == 1
     (line,) = said
     assert "arrays/states/batch/params/head/kernel is not what was written" in line
-    aside = finished / "checkpoints" / "damaged_step_00000008"
-    aside.rename(finished / "checkpoints" / "step_00000008")
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"step_00000004", "damaged_step_00000008_2"}
+
+
+class AtTheEndOf:
+    """A request to stop that comes with the last step of an epoch."""
+
+    def __init__(self, epoch):
+        self.epoch, self.run = epoch, None
+
+    def __bool__(self):
+        return (self.run.epoch, self.run.position) == (self.epoch, self.run.steps)
+
+
+def test_asked_to_stop_at_the_end_of_an_epoch_it_finishes_that_epoch(
+    finished, tmp_path
+):
+    for epoch in (0, 1):
+        folder = tmp_path / str(epoch)
+        folder.mkdir()
+        shutil.copy(finished / "config.json", folder)
+        stop = AtTheEndOf(epoch)
+        stop.run = run_of(folder)
+        stop.run.restore()
+        ends = pytest.raises(Interrupted, match="after step 4, saved")
+        with ends if epoch == 0 else contextlib.nullcontext():
+            stop.run.train(stop)
+        stop.run.report.close()
+        assert rows_of(folder) == rows_of(finished)[: 1 + epoch]
+    config = stop.run.config
+    fit(dataclasses.replace(config, workdir=str(tmp_path / "0"), resume=True))
+    assert rows_of(tmp_path / "0") == rows_of(finished)
+    for folder in (tmp_path / "0", tmp_path / "1"):
+        assert check_checkpoints(folder) == {4: None, 8: None}
+        newest = folder / "checkpoints" / "step_00000008"
+        like = Checkpoint({}, {}, {}, {})
+        ours, theirs = (
+            read_checkpoint(path, like)
+            for path in (newest, finished / "checkpoints" / newest.name)
+        )
+        assert_equal((ours.states, ours.metrics), (theirs.states, theirs.metrics))
+        assert ours.record == theirs.record
+
+
+def test_what_became_of_the_records_of_a_finished_run_is_mended(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "w")
+    (tmp_path / "w" / "metrics.jsonl").write_text("not what it was")
+    (tmp_path / "w" / "metrics.csv").unlink()
+    run_again = run_of(tmp_path / "w", resume=True)
+    run_again.restore()
+    run_again.train(StopRequest())
+    run_again.report.close()
+    for name in ("metrics.jsonl", "metrics.csv"):
+        assert (tmp_path / "w" / name).read_bytes() == (finished / name).read_bytes()
 
 
 def test_digests_and_sealed_records():
