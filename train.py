@@ -6,11 +6,15 @@ import sys
 import tyro
 
 from jaxbn.training import TrainConfig, run
+from jaxbn.training._lifeline import leave
 
 
 def main() -> int:
     """Flags to configuration to exit code."""
-    return run(tyro.cli(TrainConfig, prog="train.py"))
+    code = run(tyro.cli(TrainConfig, prog="train.py"))
+    if code:
+        leave(code)  # Threads of a save that failed may wait for what never comes.
+    return code
 
 
 if __name__ == "__main__":

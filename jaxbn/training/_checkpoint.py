@@ -30,6 +30,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from jaxbn.core._values import shown
 from jaxbn.training._digest import Damaged, digests_of, seal, unseal, verify
 from jaxbn.training._processes import Processes, share
 
@@ -84,6 +85,8 @@ def save_checkpoint(
     record = {**checkpoint.record, DIGESTS: digests_of(items)}
     items["record"] = {"json": seal(record)}
     try:
+        if processes.leads:
+            try_to_write(folder)
         with _silence():
             ocp.save_checkpointables(str(path.absolute()), items)
     except Exception as error:  # orbax has no common class for a failed write.
@@ -102,8 +105,23 @@ def save_checkpoint(
             shutil.rmtree(folder / f"{PREFIX}{old:08d}", ignore_errors=True)
 
 
+def try_to_write(folder: Path) -> None:
+    """Makes and removes a folder in `folder`.
+
+    What orbax cannot begin leaves threads that wait for ever, and keep the process.
+
+    Raises:
+        OSError: if that is not possible.
+    """
+    probe = folder / f".{os.getpid()}"
+    probe.mkdir(exist_ok=True)
+    probe.rmdir()
+
+
 def reason_of(error: Exception) -> str:
     """Returns why a write failed, in the words of the system where it is named."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     if found := re.search(r"os_error_code='(\d+)'", str(error)):
         return os.strerror(int(found.group(1)))
     lines = str(error).strip().splitlines()
@@ -196,10 +214,15 @@ def check_checkpoints(workdir: str | os.PathLike[str]) -> dict[int, str | None]:
     Args:
         workdir: of the run.
 
+    Raises:
+        ValueError: if `workdir` is no path.
+
     Example:
         >>> check_checkpoints('a/folder/without/checkpoints')
         {}
     """
+    if not isinstance(workdir, str | os.PathLike):
+        raise ValueError(f"workdir is {shown(workdir)}, expected the path of a folder")
     folder, found = Path(workdir) / "checkpoints", {}
     like = Checkpoint({}, {}, {}, {})  # Of any structure.
     for step in stored_steps(folder):

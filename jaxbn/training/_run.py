@@ -10,7 +10,6 @@ import jax
 
 from jaxbn.data import DatasetUnavailable, load
 from jaxbn.training._check_config import check_config
-from jaxbn.training._checkpoint import CheckpointError
 from jaxbn.training._config import ConfigError, TrainConfig
 from jaxbn.training._divergence import Diverged
 from jaxbn.training._lifeline import leave
@@ -98,10 +97,6 @@ def _run(config: TrainConfig) -> int:
         return _say(error, INTERRUPTED)
     except KeyboardInterrupt:
         return _say("interrupted at once; the last checkpoint is whole", INTERRUPTED)
-    except CheckpointError as error:
-        # What orbax left half written is torn down with the process, not in silence.
-        sys.unraisablehook = lambda complaint: None
-        return _say(error, FAILED)
     except (DatasetUnavailable, OSError, ValueError) as error:
         return _say(error, FAILED)
     except Exception as error:
