@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Trains a network with batch norm next to its twin without; see --help."""
 
+import signal
 import sys
 
 import tyro
@@ -12,6 +13,7 @@ from jaxbn.training._lifeline import leave
 def main() -> int:
     """Flags to configuration to exit code."""
     code = run(tyro.cli(TrainConfig, prog="train.py"))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Nothing is left to interrupt.
     if code:
         leave(code)  # Threads of a save that failed may wait for what never comes.
     return code

@@ -12,6 +12,8 @@ from flax import linen as nn
 from jaxbn import base
 from jaxbn.base import Array, Axes, AxisIndexGroups, AxisName, DType, Initializer
 from jaxbn.core import batch_norm, feature_axes, feature_shape
+from jaxbn.core._checks import check_norm
+from jaxbn.core._values import as_array, check_flags
 
 __all__ = ["BatchNorm", "Layer", "Norm", "call_norm"]
 
@@ -60,8 +62,9 @@ class Layer(nn.Module):
         use_running_average = nn.merge_param(
             "use_running_average", self.use_running_average, use_running_average
         )
-        x = jnp.asarray(x)
-        norm = self.norm_pair
+        check_flags(use_running_average=use_running_average)
+        x, norm = as_array("x", x), self.norm_pair
+        check_norm(norm)
         return call_norm(self, norm, x, use_running_average, mask=mask, **overrides)
 
 
@@ -79,6 +82,7 @@ def call_norm(
     num_features = feature_shape(x, feature_axes(norm.axis, x.ndim))
     starting = module.is_initializing()
     update = overrides.pop("update_stats", None)
+    check_flags(update_stats=update)
     update = (not use_running_average if update is None else update) and not starting
     if starting:
         overrides |= base.NOTHING_SHARED

@@ -17,6 +17,8 @@ from flax import nnx
 from jaxbn import base
 from jaxbn.base import Array, Axes, AxisIndexGroups, AxisName, DType, Initializer
 from jaxbn.core import batch_norm
+from jaxbn.core._checks import check_norm
+from jaxbn.core._values import check_flags, shown
 
 __all__ = ["BatchNorm", "Norm"]
 
@@ -52,6 +54,7 @@ class Norm(nnx.Module):
         use_running_average: bool | None = False,
         rngs: nnx.Rngs,
     ):
+        check_norm(norm)
         self.num_features = num_features
         self.norm = norm
         self.use_running_average = use_running_average
@@ -98,10 +101,12 @@ class Norm(nnx.Module):
                 "constructor or to the call, or set it by nnx.view(model, "
                 "use_running_average=...), model.train() or model.eval()"
             )
+        check_flags(use_running_average=use_running_average)
         held = {name: getattr(self, name) for name in self.param_names}
         params = {name: v[...] for name, v in held.items() if v is not None}
         state = {name: getattr(self, name)[...] for name in self.state_names}
         update = overrides.pop("update_stats", None)
+        check_flags(update_stats=update)
         update = not use_running_average if update is None else update
         overrides |= {"mask": mask, "update_stats": update}
         y, new = self.norm_pair.apply(
@@ -248,7 +253,17 @@ def _create(
     module: Any, norm: base.Norm, rngs: nnx.Rngs, metadata: Mapping[str, Any]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Gives `module` the variables of `norm`; returns their names, params and state."""
+    for name, given in metadata.items():
+        if not isinstance(given, Mapping):
+            raise ValueError(
+                f"{name}_metadata is {shown(given)}, expected a dict of what the "
+                "variable is to say of itself"
+            )
     params, state = map(tuple, base.variable_shapes(norm, module.num_features))
+    if params and not callable(getattr(rngs, "params", None)):
+        raise ValueError(
+            f"rngs is {shown(rngs)}, expected a stream for 'params'; pass nnx.Rngs(0)"
+        )
     for name in state:
         value = norm.init(module.num_features)[1][name]
         setattr(module, name, nnx.BatchStat(value))

@@ -39,7 +39,13 @@ def pytest_configure(config):
     os.environ.update(PROGRAMS, JAX_COMPILATION_CACHE_DIR=folder.name)
 
 
-FIRST = ("test_processes.py", "test_train_script.py", "test_notebooks.py")
+FIRST = (
+    "test_processes.py",
+    "test_train_script.py",
+    "test_notebooks.py",
+    "test_injections.py",
+    "test_properties.py",
+)
 """Files that take minutes, so that no worker is left with one at the end."""
 
 
@@ -64,6 +70,16 @@ def pytest_xdist_make_scheduler(config, log):
 
     config.option.loadscopereorder = False
     return Sharing(config, log)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says what the properties ran, in whichever worker they did."""
+    from tests.properties._tally import in_a_line, tally
+
+    stats = terminalreporter.stats
+    laws = tally([*stats.get("passed", ()), *stats.get("failed", ())])
+    if laws:
+        terminalreporter.write_line(in_a_line(laws))
 
 
 # Before the first operation: both are refused once the backend has started. With

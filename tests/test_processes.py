@@ -166,7 +166,9 @@ def test_processes_that_diverge_end_alike(tmp_path):
     ends = finish(start_two((*flags, "--checkpoint_every=1"), tmp_path))
     assert [code for code, _, _ in ends] == [3, 3], ends
     words = "train.py: none diverged in step"
-    (first,) = {line for _, _, err in ends for line in err.splitlines() if words in line}
+    (first,) = {
+        line for _, _, err in ends for line in err.splitlines() if words in line
+    }
     assert first.endswith(" is not finite")
     rows = [row for row in rows_of(tmp_path) if row["norm"] == "batch"]
     assert [row["epoch"] for row in rows] == [1, 2]

@@ -27,7 +27,9 @@ def wheel(tmp_path_factory):
 
 def test_holds_what_it_should(wheel):
     sources = ROOT.glob("jaxbn/**/*")
-    wanted = {str(p.relative_to(ROOT)) for p in sources if p.suffix in (".py", ".typed")}
+    wanted = {
+        str(p.relative_to(ROOT)) for p in sources if p.suffix in (".py", ".typed")
+    }
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (info,) = {name.partition("/")[0] for name in names} - {"jaxbn"}
@@ -36,7 +38,9 @@ def test_holds_what_it_should(wheel):
         assert names == wanted | about
         assert "jaxbn/py.typed" in names
         text = archive.read(f"{info}/METADATA").decode()
-    assert "Requires-Python: >=3.11" in text and "License-Expression: Apache-2.0" in text
+    assert (
+        "Requires-Python: >=3.11" in text and "License-Expression: Apache-2.0" in text
+    )
     assert wheel.name.endswith("-py3-none-any.whl") and wheel.stat().st_size < 1e6
 
 

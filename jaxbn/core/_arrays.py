@@ -16,6 +16,7 @@ import numpy as np
 from jax import export
 
 from jaxbn.base import Array, Axes, DType
+from jaxbn.core._values import as_array, shown
 
 
 def feature_axes(axis: Axes, ndim: int) -> tuple[int, ...]:
@@ -27,17 +28,7 @@ def feature_axes(axis: Axes, ndim: int) -> tuple[int, ...]:
     Raises:
         ValueError: if `axis` is empty, out of range, not integer or repeated.
     """
-    axes = tuple(axis) if isinstance(axis, Iterable) else (axis,)
-    if not all(isinstance(a, int | np.integer) for a in axes):
-        raise ValueError(
-            f"axis is {axis!r}, expected an int or a tuple of ints; for the last axis "
-            "pass axis=-1"
-        )
-    if not axes:
-        raise ValueError(
-            "axis is empty, expected at least one feature axis; to normalize one "
-            "feature add an axis to x (x[..., None]) and pass axis=-1"
-        )
+    axes = axes_of(axis)
     for a in axes:
         if not -ndim <= a < ndim:
             raise ValueError(
@@ -51,6 +42,27 @@ def feature_axes(axis: Axes, ndim: int) -> tuple[int, ...]:
             "axes; remove the repetition"
         )
     return canonical
+
+
+def axes_of(axis: Axes) -> tuple[int, ...]:
+    """Returns the axes named, as a tuple in the order written.
+
+    Raises:
+        ValueError: if there are none, or others than ints.
+    """
+    several = isinstance(axis, Iterable) and getattr(axis, "ndim", 1) > 0
+    axes: tuple[Any, ...] = tuple(axis) if several else (axis,)
+    if not all(isinstance(a, int | np.integer) for a in axes):
+        raise ValueError(
+            f"axis is {shown(axis)}, expected an int or a tuple of ints; for the last "
+            "axis pass axis=-1"
+        )
+    if not axes:
+        raise ValueError(
+            "axis is empty, expected at least one feature axis; to normalize one "
+            "feature add an axis to x (x[..., None]) and pass axis=-1"
+        )
+    return axes
 
 
 def reduction_axes(features: tuple[int, ...], ndim: int) -> tuple[int, ...]:
@@ -94,23 +106,23 @@ def real_dtype(dtype: DType) -> np.dtype:
     return np.zeros((), stats_dtype(dtype)).real.dtype
 
 
-def as_inexact(x: object) -> Array:
+def as_inexact(x: object, name: str = "x") -> Array:
     """Returns `x` as an array of a floating or complex dtype.
 
     Raises:
         ValueError: if `x` holds integers, booleans or floats of less than 16 bits.
     """
-    x = jnp.asarray(x)
-    check_bits("x", x)
+    x = as_array(name, x)
+    check_bits(name, x)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         raise ValueError(
-            f"x has dtype {x.dtype}, expected a floating or complex dtype; cast it, "
-            "for example x.astype(jnp.float32) / 255 for images"
+            f"{name} has dtype {x.dtype}, expected a floating or complex dtype; cast "
+            "it, for example x.astype(jnp.float32) / 255 for images"
         )
     return x
 
 
-def check_bits(name: str, array: object) -> None:
+def check_bits(name: str, array: Any) -> None:
     """Refuses floats of 8 bits and less, which JAX promotes to no other dtype.
 
     Raises:

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from jaxbn.base import (
@@ -43,11 +41,12 @@ from jaxbn.core._checks import (
 from jaxbn.core._devices import are_mesh_axes, mesh_size
 from jaxbn.core._mask import as_weights
 from jaxbn.core._moments import Moments
-from jaxbn.core._plan import Batch, Plan, by_index, make_plan
+from jaxbn.core._plan import Batch, Plan, by_index, check_groups, make_plan
 from jaxbn.core._remat import named_input
 from jaxbn.core._running import needs_count, update_running
 from jaxbn.core._shards import pooled_moments
 from jaxbn.core._training_pass import apply_batch, apply_stored
+from jaxbn.core._values import as_dtype, check_function
 
 Adjust: TypeAlias = Callable[[State, Moments], tuple[Array, Array]]
 """`adjust(state, moments) -> (gain, offset)`; see `bn_apply`."""
@@ -170,17 +169,26 @@ def bn_apply(
     use_running_average = check_switch("use_running_average", use_running_average)
     update_stats = check_switch("update_stats", update_stats)
     size = normalization_batch_size
-    check_options(momentum, epsilon, debias, axis_name, axis_index_groups, size)
+    check_options(
+        momentum,
+        epsilon,
+        debias,
+        axis_name,
+        axis_index_groups,
+        size,
+        unbiased=unbiased,
+        skip_nonfinite=skip_nonfinite,
+        custom_derivative=custom_derivative,
+    )
     x = named_input(as_inexact(x))
     features = feature_axes(axis, x.ndim)
     shape = feature_shape(x, features)
-    index = None if group_index is None else jnp.asarray(group_index)
-    num_groups = 0 if index is None else state["mean"].shape[0]
+    examples = reduction_axes(features, x.ndim)[:1]
+    num_examples = math.prod(x.shape[a] for a in examples)
+    index, num_groups = check_groups(group_index, state, num_examples)
     check_params(params, shape, x, num_groups)
     counts = update_stats and needs_count(momentum, debias)
     weights = as_weights(mask, x, features)
-    examples = reduction_axes(features, x.ndim)[:1]
-    num_examples = math.prod(x.shape[a] for a in examples)
 
     plan = Plan(shards=num_examples if num_groups else 0, num_groups=num_groups)
     if use_running_average:
@@ -190,18 +198,22 @@ def bn_apply(
         for axis in examples:
             check_layout(x, axis, axis_name, size)
         plan = make_plan(num_examples, axis_name, axis_index_groups, size)
-        copies = mesh_size(plan.laid_along)
+        laid = mesh_size(plan.laid_along)
+        copies = laid if laid > 1 else 0
         if index is not None:
             plan = by_index(plan, num_examples, num_groups, size)
             copies = num_groups
         if update_stats or adjust is not None:
             check_state(state, shape, counts=counts, devices=copies)
         if adjust is not None:
+            check_function("adjust", adjust, "(state, moments)")
             _check_one_state(state, plan, len(shape))
     if update_stats:
         check_state_dtypes(state, stats_dtype(x.dtype))
 
-    dtype = np.dtype(x.dtype if dtype is None else dtype)
+    dtype = x.dtype if dtype is None else as_dtype("dtype", dtype)
+    if index is not None and not num_examples:
+        return x.astype(dtype), state  # A plan without examples would not group them.
     step = Step(
         Batch(features, epsilon, plan, dtype),
         use_running_average,

@@ -27,6 +27,7 @@ from jaxbn.core._linear import (
     LinearPass,
     TangentPass,
     TangentSums,
+    is_transposed_plainly,
     scaled_and_summed,
 )
 from jaxbn.core._mask import count
@@ -130,7 +131,11 @@ class PassByIndex(LinearPass):
     def __call__(self, known: tuple, linear: tuple) -> tuple[Array]:
         """Returns the tangent of `y`."""
         (x, *given, weights, index), (dx, *moved) = known, linear
-        shift, gain, *moved = take_by_index(index, *given, *moved)
+        if is_transposed_plainly(x):  # Autodiff takes all of one gather for linear.
+            shift, gain = take_by_index(index, *given)
+            moved = take_by_index(index, *moved)
+        else:
+            shift, gain, *moved = take_by_index(index, *given, *moved)
         plain = TangentPass(self.features, self.dtype)
         return plain((x, shift, gain, weights), (dx, *moved))
 
@@ -222,7 +227,11 @@ def take_by_index(index: Array, *tables: Array) -> list[Array]:
     def gathered(index: Array, *tables: Array) -> list[Array]:
         # As one: passes that share one gather of several would have it stored.
         packed = jnp.take(jnp.stack(tables, 1), index, axis=0, mode="clip")
-        return [packed[:, k] for k in range(len(tables))]
+        rows = [packed[:, k] for k in range(len(tables))]
+        for k, table in enumerate(tables):  # Each in its dtype, which stack promoted.
+            real = not jnp.iscomplexobj(table)
+            rows[k] = (rows[k].real if real else rows[k]).astype(table.dtype)
+        return rows
 
     def masked(index: Array, *tables: Array) -> list[Array]:
         members = _members(index, tables[0].shape[0])

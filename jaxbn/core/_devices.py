@@ -18,19 +18,25 @@ from jax import lax
 from jax.sharding import get_abstract_mesh
 
 from jaxbn.base import Array, AxisIndexGroups, AxisName
+from jaxbn.core._values import is_hashable, shown
 
 
 def axis_names(axis_name: AxisName | None) -> tuple[str, ...]:
     """Returns the names as a tuple, empty for None.
 
     Raises:
-        ValueError: if one is there twice.
+        ValueError: if one is there twice, or cannot be a name.
     """
     if axis_name is None:
         return ()
-    if isinstance(axis_name, str) or not isinstance(axis_name, Sequence):
-        return (axis_name,)
-    names = tuple(axis_name)
+    alone = isinstance(axis_name, str) or not isinstance(axis_name, Sequence)
+    names = (axis_name,) if alone else tuple(axis_name)
+    # To JAX an int is the axis of an array.
+    if not is_hashable(names) or any(isinstance(name, int) for name in names):
+        raise ValueError(
+            f"axis_name is {shown(axis_name)}, expected the name of an axis or "
+            "several; pass that of pmap, vmap, shard_map or the mesh"
+        )
     if len(set(names)) != len(names):
         raise ValueError(
             f"axis_name is {names}, which names an axis twice, expected distinct axes; "

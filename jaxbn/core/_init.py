@@ -9,6 +9,10 @@ from jaxbn.base import Array, DType, Initializer, Params, State
 from jaxbn.core._arrays import check_bits, real_dtype, stats_dtype
 from jaxbn.core._checks import check_features, check_options
 from jaxbn.core._running import needs_count
+from jaxbn.core._values import as_dtype, check_flags, check_function, check_key
+
+OF_INITIALIZERS = "(key, shape, dtype), such as those of jax.nn.initializers"
+"""What a function that starts a parameter takes."""
 
 
 def bn_init(
@@ -56,22 +60,24 @@ def bn_init(
         {'mean': Array([0., 0.], dtype=float32), 'var': Array([1., 1.], dtype=float32)}
     """
     shape = check_features(num_features)
-    if not jnp.issubdtype(param_dtype, jnp.inexact):
-        raise ValueError(
-            f"param_dtype is {param_dtype}, expected a floating or complex dtype; "
-            "float32 is the default"
-        )
+    param_dtype = as_dtype("param_dtype", param_dtype, "float32")
     check_bits("param_dtype", param_dtype)
     check_options(momentum, 0.0, debias)
+    check_flags(use_scale=use_scale, use_bias=use_bias)
     key = jax.random.key(0) if key is None else key
+    check_key(key)
     params = {}
     if use_scale:
+        check_function("scale_init", scale_init, OF_INITIALIZERS)
         params["scale"] = scale_init(key, shape, param_dtype)
     if use_bias:
+        check_function("bias_init", bias_init, OF_INITIALIZERS)
         params["bias"] = bias_init(jax.random.fold_in(key, 1), shape, param_dtype)
     mean_dtype = stats_dtype(param_dtype)
-    if dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating):
-        mean_dtype = jnp.promote_types(mean_dtype, dtype)
+    if dtype is not None:
+        dtype = as_dtype("dtype", dtype, "that of the parameters")
+        if jnp.issubdtype(dtype, jnp.complexfloating):
+            mean_dtype = jnp.promote_types(mean_dtype, dtype)
     state = {
         "mean": jnp.zeros(shape, mean_dtype),
         "var": jnp.ones(shape, real_dtype(param_dtype)),

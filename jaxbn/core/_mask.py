@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from jaxbn.base import Array
 from jaxbn.core._arrays import feature_shape, real_dtype, reduction_axes
 from jaxbn.core._layout import keep, laid_per_feature
+from jaxbn.core._values import as_array
 
 
 def as_weights(
@@ -30,7 +31,7 @@ def as_weights(
     """
     if mask is None:
         return None
-    mask = lax.stop_gradient(jnp.asarray(mask))
+    mask = lax.stop_gradient(as_array("mask", mask))
     if jnp.issubdtype(mask.dtype, jnp.complexfloating):
         raise ValueError(
             f"mask has dtype {mask.dtype}, expected bool or real weights; pass its "

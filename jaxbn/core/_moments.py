@@ -20,10 +20,11 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxbn.base import Array, Axes
-from jaxbn.core._arrays import as_inexact, feature_axes, real_dot
+from jaxbn.core._arrays import as_inexact, check_bits, feature_axes, real_dot
 from jaxbn.core._mask import as_weights, conceal, count
 from jaxbn.core._shift import by_parts, choose_shift
 from jaxbn.core._sums import deviation_sums
+from jaxbn.core._values import has_numbers, is_axis, shown
 
 
 class Moments(NamedTuple):
@@ -136,6 +137,9 @@ def merge_moments(moments: Moments, axis: int = 0) -> Moments:
     Returns:
         Moments without that axis.
 
+    Raises:
+        ValueError: if there is no such axis, or the fields are of several shapes.
+
     Example:
         >>> import jax, jax.numpy as jnp
         >>> shards = jnp.array([[[0.0], [2.0]], [[4.0], [14.0]]])
@@ -143,6 +147,12 @@ def merge_moments(moments: Moments, axis: int = 0) -> Moments:
         >>> merged.mean, merged.var
         (Array([5.], dtype=float32), Array([29.], dtype=float32))
     """
+    check_moments(moments)
+    if not is_axis(axis, moments.total.ndim):
+        raise ValueError(
+            f"axis is {shown(axis)}, expected one of the {moments.total.ndim} axes of "
+            "the fields of moments; stack what was measured apart, along axis=0"
+        )
     total, counted = moments.total, moments.total > 0
     shift, delta, m2 = (jnp.where(counted, field, 0) for field in moments[1:])
     whole = jnp.sum(total, axis)
@@ -152,6 +162,27 @@ def merge_moments(moments: Moments, axis: int = 0) -> Moments:
     spread = delta - jnp.expand_dims(merged, axis)
     m2 = jnp.sum(m2 + total * real_dot(spread, spread), axis)
     return Moments(whole, near, merged, m2)
+
+
+def check_moments(moments: object) -> None:
+    """Refuses what are no moments.
+
+    Raises:
+        ValueError: unless they are `Moments` of arrays of one shape.
+    """
+    if not isinstance(moments, Moments):
+        raise ValueError(
+            f"moments is {shown(moments)}, expected jaxbn.Moments; measure them by "
+            "batch_moments"
+        )
+    shapes = [jnp.shape(f) if has_numbers(f) else shown(f) for f in moments]
+    if not all(map(has_numbers, moments)) or len(set(shapes)) > 1:
+        raise ValueError(
+            f"moments has fields of shapes {shapes}, expected four arrays of one "
+            "shape; measure them by batch_moments"
+        )
+    for name, field in moments._asdict().items():
+        check_bits(f"moments.{name}", field)
 
 
 def middle(x: Array, counted: Array, axis: int) -> Array:

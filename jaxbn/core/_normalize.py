@@ -12,8 +12,17 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxbn.base import Array, Axes, DType
-from jaxbn.core._arrays import as_inexact, expand, feature_axes, stats_dtype
+from jaxbn.core._arrays import (
+    as_inexact,
+    check_bits,
+    expand,
+    feature_axes,
+    feature_shape,
+    stats_dtype,
+)
+from jaxbn.core._checks import check_epsilon
 from jaxbn.core._mask import as_weights, conceal
+from jaxbn.core._values import as_array, as_dtype
 
 
 def normalize(
@@ -48,7 +57,8 @@ def normalize(
         An array of the shape of `x`.
 
     Raises:
-        ValueError: if `x` is not floating or complex, or `mask` does not broadcast.
+        ValueError: if `x` is not floating or complex, what is per channel has another
+            shape, or `mask` does not broadcast.
 
     Example:
         >>> import jax.numpy as jnp
@@ -60,9 +70,29 @@ def normalize(
     x = as_inexact(x)
     features = feature_axes(axis, x.ndim)
     weights = as_weights(mask, x, features)
+    check_epsilon(epsilon)
+    shape = feature_shape(x, features)
+    mean, var = (_per_channel(*a, shape) for a in (("mean", mean), ("var", var)))
+    scale, bias, delta = (
+        None if value is None else _per_channel(name, value, shape)
+        for name, value in (("scale", scale), ("bias", bias), ("delta", delta))
+    )
     gain, offset = gain_and_offset(var, delta, scale, bias, epsilon)
     y = rescale(conceal(x, weights), mean, gain, offset, features)
-    return conceal(y.astype(x.dtype if dtype is None else dtype), weights)
+    dtype = x.dtype if dtype is None else as_dtype("dtype", dtype)
+    return conceal(y.astype(dtype), weights)
+
+
+def _per_channel(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Returns an array of numbers per channel; refuses another shape."""
+    array = as_array(name, value)
+    check_bits(name, array)
+    if array.shape != shape:
+        raise ValueError(
+            f"{name} has shape {array.shape}, expected {shape}, the shape of x along "
+            "its feature axes; check axis"
+        )
+    return array
 
 
 def gain_and_offset(

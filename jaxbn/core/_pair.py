@@ -8,10 +8,12 @@ import numpy as np
 from jax.sharding import get_abstract_mesh
 
 from jaxbn.base import Axes, Norm
+from jaxbn.core._arrays import axes_of
 from jaxbn.core._batch_norm import bn_apply
 from jaxbn.core._checks import check_options
 from jaxbn.core._devices import axis_names, is_bound
 from jaxbn.core._init import bn_init
+from jaxbn.core._values import as_dtype
 
 _INIT_OPTIONS = (
     "use_scale",
@@ -21,6 +23,7 @@ _INIT_OPTIONS = (
     "param_dtype",
 )
 _SHARED_OPTIONS = ("momentum", "debias", "dtype")
+_FLAGS = ("use_scale", "use_bias", "unbiased", "skip_nonfinite", "custom_derivative")
 
 
 class Fixed(functools.partial):
@@ -81,7 +84,10 @@ def batch_norm(*, axis: Axes = -1, **options: Any) -> Norm:
         options.get("axis_name"),
         options.get("axis_index_groups"),
         options.get("normalization_batch_size"),
+        **{name: options[name] for name in _FLAGS if name in options},
     )
+    if options.get("dtype") is not None:
+        as_dtype("dtype", options["dtype"])
     to_init = {
         k: options[k] for k in (*_INIT_OPTIONS, *_SHARED_OPTIONS) if k in options
     }
@@ -89,7 +95,7 @@ def batch_norm(*, axis: Axes = -1, **options: Any) -> Norm:
     return Norm(
         init=Fixed(bn_init, **to_init),
         apply=Fixed(bn_apply, axis=axis, **to_apply),
-        axis=axis if isinstance(axis, int) else tuple(axis),
+        axis=axis if isinstance(axis, int) else axes_of(axis),
         epsilon=options.get("epsilon", 1e-5),
     )
 

@@ -6,9 +6,13 @@ ghost batches, or, under jit, the shares of the devices that the array lies on, 
 function can be called once a device.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from jaxbn.base import AxisIndexGroups, AxisName, DType
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbn.base import Array, AxisIndexGroups, AxisName, DType, State
+from jaxbn.core._checks import check_tree
 from jaxbn.core._devices import (
     axis_names,
     axis_size,
@@ -17,6 +21,7 @@ from jaxbn.core._devices import (
     mesh_size,
 )
 from jaxbn.core._sizes import resolve_groups
+from jaxbn.core._values import as_array, shown
 
 
 class Plan(NamedTuple):
@@ -117,6 +122,32 @@ def make_plan(
                 shards=shards if shards != 1 else 0, laid_along=devices.laid_along
             )
     return _plan_groups(devices, groups, normalization_batch_size)
+
+
+def check_groups(
+    group_index: Any, state: State, num_examples: int
+) -> tuple[Array | None, int]:
+    """Returns the group of each example and how many groups there are; None and 0.
+
+    Raises:
+        ValueError: if it is not one integer an example, or the state has no rows.
+    """
+    if group_index is None:
+        return None, 0
+    index = as_array("group_index", group_index)
+    if index.shape != (num_examples,) or not jnp.issubdtype(index.dtype, jnp.integer):
+        raise ValueError(
+            f"group_index is {shown(index)}, expected integers of shape "
+            f"({num_examples},); pass one an example"
+        )
+    check_tree("state", state)
+    rows = np.shape(state.get("mean", 0))[:1]
+    if not rows:
+        raise ValueError(
+            f"state has 'mean' of shape {np.shape(state.get('mean', 0))}, expected a "
+            "row for each group of group_index; stack a state for each"
+        )
+    return index, rows[0]
 
 
 def by_index(plan: Plan, num_examples: int, num_groups: int, size: int | None) -> Plan:

@@ -21,7 +21,7 @@ from jaxbn.core._devices import (
     sum_over,
 )
 from jaxbn.core._layout import keep
-from jaxbn.core._moments import Moments, as_divisor, merge_moments
+from jaxbn.core._moments import Moments, as_divisor, check_moments, merge_moments
 
 SWITCH_BYTES = 2**21
 """From this many bytes saved on, sums are preferred to slots: some 20 microseconds, a
@@ -55,6 +55,7 @@ def reduce_moments(
     References:
         Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, appendix A.6.
     """
+    check_moments(moments)
     for names in device_axes(axis_name, axis_index_groups):
         size, index = axis_size(names), axis_index(names)
         group_of = jnp.array(group_indices(axis_index_groups, size))

@@ -18,8 +18,10 @@ from jax import lax
 
 from jaxbn.base import Array, State
 from jaxbn.core._arrays import stats_dtype
+from jaxbn.core._checks import check_options, check_state
 from jaxbn.core._layout import laid_like
-from jaxbn.core._moments import Moments, as_divisor
+from jaxbn.core._moments import Moments, as_divisor, check_moments
+from jaxbn.core._values import shown
 
 
 def update_running(
@@ -51,6 +53,9 @@ def update_running(
     Returns:
         A dict with the keys, shapes, dtypes and layout of `state`.
 
+    Raises:
+        ValueError: if options, state and moments do not fit together.
+
     Example:
         >>> import jax.numpy as jnp
         >>> from jaxbn.core import batch_moments
@@ -63,10 +68,22 @@ def update_running(
         Ioffe and Szegedy, 2015, algorithm 2, for the unbiased variance.
         Kingma and Ba, Adam, 2015, section 3, for the debiased average.
     """
+    check_options(
+        momentum, 0.0, debias, unbiased=unbiased, skip_nonfinite=skip_nonfinite
+    )
     counts = needs_count(momentum, debias)
+    check_moments(moments)
+    check_state(state, moments.total.shape, counts=counts)
+    if jnp.shape(0 if momentum is None else momentum) not in ((), moments.total.shape):
+        raise ValueError(
+            f"momentum is {shown(momentum)}, expected a number, or one a channel, of "
+            f"shape {moments.total.shape}; pass a number"
+        )
     moments = Moments(*(laid_like(field, state["mean"]) for field in moments))
     total, mean, var = moments.total, moments.mean, moments.var
     count = state["count"].astype(var.dtype) if counts else None
+    if momentum is not None and not isinstance(momentum, int | float):
+        momentum = jnp.asarray(momentum, var.dtype)  # 1 - momentum in its digits.
     keep, rate = averaging_weights(momentum, count)
     if unbiased:
         var = jnp.where(total > 1, var * (total / as_divisor(total - 1)), var)

@@ -10,9 +10,11 @@ A size, the number of devices and the size of the whole batch decide it
     the whole batch           all devices
 """
 
+import math
 from typing import Any
 
 from jaxbn.core._arrays import is_symbolic
+from jaxbn.core._values import is_count, shown
 
 
 def resolve_groups(
@@ -40,7 +42,9 @@ def resolve_groups(
         >>> resolve_groups(2, 64, 8)[0]
         4
     """
-    size, share = normalization_batch_size, num_examples // num_devices
+    size = normalization_batch_size
+    _check_counts(size, num_examples, num_devices)
+    share = num_examples // num_devices
     if num_examples % num_devices:
         raise ValueError(
             f"num_examples is {num_examples} on {num_devices} devices, expected a "
@@ -48,10 +52,10 @@ def resolve_groups(
         )
     if size is not None and (is_symbolic(size) or is_symbolic(share)):
         return _symbolic_groups(size, share)
-    possible = possible_sizes(num_examples, num_devices)
-    if size is None or (size == num_examples and size in possible):
+    if size is None or size == num_examples > 0:
         return 1, None
-    if size not in possible:
+    if not _is_possible(size, share, num_devices):
+        possible = possible_sizes(num_examples, num_devices)
         raise ValueError(
             f"normalization_batch_size is {size} for a batch of {num_examples} on "
             f"{num_devices} devices, expected one of {possible}: a divisor of the "
@@ -61,6 +65,30 @@ def resolve_groups(
     starts = range(0, num_devices, together)
     groups = [list(range(start, start + together)) for start in starts]
     return max(share // size, 1), groups
+
+
+def _check_counts(size: Any, num_examples: Any, num_devices: Any) -> None:
+    """Refuses what counts nothing.
+
+    Raises:
+        ValueError: naming it.
+    """
+    counts = {"num_examples": (num_examples, 0), "num_devices": (num_devices, 1)}
+    counts |= {} if size is None else {"normalization_batch_size": (size, -(2**31))}
+    for name, (value, least) in counts.items():
+        bound = f" from {least} on" * (least >= 0)
+        if not is_symbolic(value) and not is_count(value, least):
+            raise ValueError(
+                f"{name} is {shown(value)}, expected an int{bound}; pass how many"
+            )
+
+
+def _is_possible(size: int, share: int, num_devices: int) -> bool:
+    """Returns whether parts of a share, or groups of devices, have so many examples."""
+    if 1 <= size <= share:
+        return share % size == 0
+    group = size > share > 0 and size % share == 0
+    return group and num_devices % (size // share) == 0
 
 
 def _symbolic_groups(size: Any, share: Any) -> tuple[int, list[list[int]] | None]:
@@ -81,7 +109,8 @@ def _symbolic_groups(size: Any, share: Any) -> tuple[int, list[list[int]] | None
 def possible_sizes(num_examples: int, num_devices: int) -> list[int]:
     """Returns the sizes that `num_devices` equal shares can be normalized in."""
     share = num_examples // num_devices
-    ghosts = [n for n in range(1, share + 1) if share % n == 0]
+    low = [n for n in range(1, math.isqrt(share) + 1) if share % n == 0]
+    ghosts = sorted({*low, *(share // n for n in low)})
     groups = [share * n for n in range(2, num_devices + 1) if num_devices % n == 0]
     return ghosts + groups if share else []
 
@@ -110,7 +139,7 @@ def describe_groups(
     ghosts, groups = resolve_groups(size, num_examples, num_devices)
     together = num_devices if groups is None else len(groups[0])
     if ghosts > 1:
-        how = f"{ghosts} ghost batches" + " in each device" * (num_devices > 1)
+        how = f"{ghosts} ghost batches" + " in each device" * bool(num_devices > 1)
     elif num_devices == 1:
         how = "the whole batch"
     elif groups is None:

@@ -18,6 +18,14 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxbn.data._order import Seed, shuffled_order
+from jaxbn.data._values import (
+    as_dtype,
+    as_numbers,
+    check_count,
+    check_flag,
+    check_key,
+    shown,
+)
 
 Tree = TypeVar("Tree")
 
@@ -26,14 +34,15 @@ def num_batches(num_examples: int, batch_size: int, *, drop_last: bool = False) 
     """How many batches make one pass; the incomplete last one counts unless dropped.
 
     Raises:
-        ValueError: if `batch_size` is below 1.
+        ValueError: if `batch_size` is below 1, or one of the two no int.
 
     Example:
         >>> num_batches(10, 4), num_batches(10, 4, drop_last=True)
         (3, 2)
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; expected 1 or more")
+    check_count("num_examples", num_examples)
+    check_count("batch_size", batch_size, 1)
+    check_flag("drop_last", drop_last)
     return num_examples // batch_size if drop_last else -(-num_examples // batch_size)
 
 
@@ -66,8 +75,7 @@ def epoch_indices(
             f"{num_examples} examples do not fill one batch of {batch_size}; "
             f"use a batch_size of at most {num_examples} or more examples"
         )
-    if epoch < 0:
-        raise ValueError(f"epoch is {epoch}; expected 0 or more")
+    check_count("epoch", epoch, most=2**63)
     order = shuffled_order(num_examples, key_or_seed, stream=epoch)
     kept = order[: steps * batch_size]
     return kept.reshape(steps, batch_size).astype(np.int32)
@@ -102,12 +110,27 @@ def gather(split: Tree, indices: ArrayLike) -> Tree:
     Returns:
         The same tree; each array has the shape of `indices` in front.
 
+    Raises:
+        ValueError: if `indices` are no integers, or there is nothing to take.
+
     Example:
         >>> gather({'x': jnp.array([10, 20, 30])}, jnp.array([2, 0]))['x'].tolist()
         [30, 10]
     """
-    rows = jnp.asarray(indices)
-    return jax.tree.map(lambda a: jnp.take(a, rows, axis=0, mode="clip"), split)
+    rows = jnp.asarray(as_numbers("indices", indices))
+    if not jnp.issubdtype(rows.dtype, jnp.integer):
+        raise ValueError(f"indices have dtype {rows.dtype}; expected integers")
+
+    def take(leaf: ArrayLike) -> jax.Array:
+        array = jnp.asarray(as_numbers("an array of split", leaf))
+        if array.ndim == 0 or not len(array):
+            raise ValueError(
+                f"split has an array of shape {array.shape}; expected [N, ...] with "
+                "an example at least"
+            )
+        return jnp.take(array, rows, axis=0, mode="clip")
+
+    return jax.tree.map(take, split)
 
 
 def to_float(
@@ -127,23 +150,33 @@ def to_float(
         dtype: of the result.
 
     Raises:
-        ValueError: if `inputs` are of another integer type.
+        ValueError: if `inputs` are of another integer type, or `mean` or `std` has
+            another number of channels.
 
     Example:
         >>> to_float(np.array([[0], [255]], np.uint8), [0.5], [0.5]).tolist()
         [[-1.0], [1.0]]
     """
-    x = jnp.asarray(inputs)
+    x, dtype = jnp.asarray(as_numbers("inputs", inputs)), as_dtype("dtype", dtype)
     if not (x.dtype == jnp.uint8 or jnp.issubdtype(x.dtype, jnp.floating)):
         raise ValueError(
             f"inputs have dtype {x.dtype}; expected uint8 (0..255) or a float: "
             "scale them first"
         )
     x = x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x.astype(jnp.float32)
-    per_channel = (1,) * (x.ndim - 1) + (-1,)
-    mean = jnp.asarray(mean, jnp.float32).reshape(per_channel)
-    std = jnp.asarray(std, jnp.float32).reshape(per_channel)
+    mean, std = _per_channel("mean", mean, x), _per_channel("std", std, x)
     return ((x - mean) / jnp.where(std > 0, std, 1.0)).astype(dtype)
+
+
+def _per_channel(name: str, value: ArrayLike, x: jax.Array) -> jax.Array:
+    """Numbers [C], or one for all, with the rank of `x`."""
+    array = jnp.asarray(as_numbers(name, value))
+    if not x.ndim or array.size not in (1, x.shape[-1]) or jnp.iscomplexobj(array):
+        raise ValueError(
+            f"{name} has shape {array.shape} and dtype {array.dtype}; expected a real "
+            f"number for each channel of inputs, whose shape is {x.shape}"
+        )
+    return array.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def augment_crop_flip(
@@ -164,9 +197,21 @@ def augment_crop_flip(
     Returns:
         [N, H, W, C], the same dtype.
 
+    Raises:
+        ValueError: if one of these is something else.
+
     References:
         He et al., 2015. https://arxiv.org/abs/1512.03385, section 4.2
     """
+    images = jnp.asarray(as_numbers("images", images))
+    check_count("padding", padding)
+    check_key(key)
+    first = jnp.asarray(as_numbers("first", first))
+    if images.ndim != 4 or first.shape or not jnp.issubdtype(first.dtype, jnp.integer):
+        raise ValueError(
+            f"images have shape {images.shape} and first is {shown(first)}; expected "
+            "[N, H, W, C] and an int"
+        )
     num, *size = images.shape
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(num))
     shift_keys, flip_keys = jax.vmap(jax.random.split, out_axes=1)(keys)

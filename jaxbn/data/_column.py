@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from jaxbn.data._values import as_dtype, as_numpy, check_count, shown
+
 
 class DatasetUnavailable(ValueError):
     """A data set that is not there, or is there and cannot be read; says what to do."""
@@ -76,8 +78,12 @@ class Column:
         """Describes the column; reads nothing."""
         self.source = source
         self.key = key
+        if not isinstance(row_shape, tuple):
+            raise ValueError(f"row_shape is {shown(row_shape)}; expected a tuple")
+        for size in row_shape:
+            check_count("row_shape", size)
         self.shape = (len(source), *row_shape)
-        self.dtype = np.dtype(dtype)
+        self.dtype = as_dtype("dtype", dtype)
         self.where = where
 
     def __len__(self) -> int:
@@ -142,7 +148,7 @@ Rows = np.ndarray | Column
 
 def as_rows(index: ArrayLike) -> np.ndarray:
     """`index` as an array of row numbers; refuses anything but integers."""
-    rows = np.asarray(index)
+    rows = as_numpy("rows", index)
     if not np.issubdtype(rows.dtype, np.integer):
         raise ValueError(f"rows have dtype {rows.dtype}; expected integers")
     return rows

@@ -4,6 +4,7 @@ import numpy as np
 
 from jaxbn.data._column import Column
 from jaxbn.data._split import Dataset, Split, channel_statistics
+from jaxbn.data._values import has_numbers, shown
 
 
 def join_domains(datasets: list[Dataset]) -> Dataset:
@@ -25,15 +26,20 @@ def join_domains(datasets: list[Dataset]) -> Dataset:
         >>> both.num_domains, both.num_classes, both.train.labels.tolist()
         (2, 10, [2, 4, 5, 12, 14, 15])
     """
+    listed = isinstance(datasets, list | tuple) and not isinstance(datasets, Dataset)
+    if not listed or not all(isinstance(d, Dataset) for d in datasets) or not datasets:
+        raise ValueError(
+            f"datasets is {shown(datasets)}; expected a list of them, one at least"
+        )
     first, *others = datasets
     for other in datasets:
-        if isinstance(other.train.inputs, Column) or isinstance(
-            other.test.inputs, Column
-        ):
+        parts = (getattr(s, "inputs", None) for s in (other.train, other.test))
+        if any(isinstance(part, Column) for part in parts):
             raise ValueError(
                 f"{other.name!r} does not fit into memory, expected domains that do; "
                 "pass a train_limit"
             )
+        _check_images(other)
     kinds = {d.name: (d.num_classes, d.train.inputs.shape[3:]) for d in datasets}
     if len(set(kinds.values())) > 1 or not first.num_classes:
         raise ValueError(
@@ -53,6 +59,32 @@ def join_domains(datasets: list[Dataset]) -> Dataset:
         std=std,
         num_domains=1 + len(others),
     )
+
+
+def _check_images(dataset: Dataset) -> None:
+    """Refuses what is not images with labels."""
+    if not isinstance(dataset.name, str) or not isinstance(dataset.num_classes, int):
+        raise ValueError(
+            f"datasets has one called {shown(dataset.name)} with "
+            f"{shown(dataset.num_classes)} classes; expected a string and an int"
+        )
+    for split in (dataset.train, dataset.test):
+        known = isinstance(split, Split) and has_numbers(split[0])
+        if (
+            not known
+            or not has_numbers(split[1])
+            or (dataset.num_classes and np.ndim(split[0]) != 4)
+        ):
+            raise ValueError(
+                f"datasets has a split of {dataset.name!r} that is {shown(split)}; "
+                "expected images [N, H, W, C] and labels [N]"
+            )
+        if np.shape(split[1])[:1] != np.shape(split[0])[:1] or 0 in np.shape(split[0]):
+            raise ValueError(
+                f"datasets has images of shape {np.shape(split[0])} and labels of "
+                f"shape {np.shape(split[1])} in {dataset.name!r}; expected a label for "
+                "each image, one at least"
+            )
 
 
 def _concatenated(splits: list[Split], num_classes: int) -> Split:

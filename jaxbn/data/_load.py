@@ -7,6 +7,7 @@ from jaxbn.data._embedded import EMBEDDED
 from jaxbn.data._join import join_domains
 from jaxbn.data._split import Dataset, channel_statistics
 from jaxbn.data._tfds import load_tfds
+from jaxbn.data._values import check_count, shown
 
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of images a split may take in memory, unless `load` is told otherwise."""
@@ -59,9 +60,17 @@ def load(
         >>> digits.train.inputs.shape, digits.test.inputs.shape, digits.num_classes
         ((1442, 8, 8, 1), (100, 8, 8, 1), 10)
     """
+    if not isinstance(name, str):
+        raise ValueError(f"name is {shown(name)}; expected a string, such as 'digits'")
+    if data_dir is not None and not isinstance(data_dir, str | os.PathLike):
+        raise ValueError(
+            f"data_dir is {shown(data_dir)}; expected the path of a folder"
+        )
     for what, limit in (("train_limit", train_limit), ("test_limit", test_limit)):
-        if limit is not None and limit < 1:
-            raise ValueError(f"{what} is {limit}; expected 1 or more, or None for all")
+        if limit is not None:
+            check_count(what, limit, 1, otherwise=", or None for all")
+    check_count("seed", seed, most=2**64)
+    check_count("memory_limit", memory_limit, most=2**63)
     if "+" in name:
         options: dict[str, Any] = {"data_dir": data_dir, "seed": seed}
         options |= {"train_limit": train_limit, "test_limit": test_limit}

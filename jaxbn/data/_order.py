@@ -9,6 +9,8 @@ as its key, so any epoch's order is had at once, without the ones before it.
 import jax
 import numpy as np
 
+from jaxbn.data._values import shown
+
 Seed = int | jax.Array
 
 
@@ -31,14 +33,20 @@ def seed_word(seed: Seed) -> int:
     Raises:
         ValueError: if an integer seed is negative or has more than 64 bits.
     """
-    if (isinstance(seed, jax.Array) and seed.ndim) or _is_typed_key(seed):
+    raw = isinstance(seed, jax.Array) and seed.ndim and seed.dtype == np.uint32
+    if (raw or _is_typed_key(seed)) and not isinstance(seed, jax.core.Tracer):
         data = jax.random.key_data(seed) if _is_typed_key(seed) else seed
         words = np.asarray(data).ravel().tolist()
         return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
-    number = int(seed)
-    if not 0 <= number < 2**64:
-        raise ValueError(f"seed is {number}; expected 0 <= seed < 2**64")
-    return number
+    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    if isinstance(seed, jax.Array) and jax.numpy.issubdtype(seed.dtype, np.integer):
+        whole = not isinstance(seed, jax.core.Tracer)
+    if not whole or not 0 <= int(seed) < 2**64:
+        raise ValueError(
+            f"seed is {shown(seed)}; expected 0 <= seed < 2**64, an int or a JAX key "
+            "that is not traced"
+        )
+    return int(seed)
 
 
 def _is_typed_key(seed: Seed) -> bool:

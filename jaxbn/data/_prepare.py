@@ -72,7 +72,8 @@ def unknown_name(name: str, root: Path, known: list[str]) -> ValueError:
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
     return ValueError(
         f"no data set is called {name!r}{hint} At hand: {', '.join(at_hand)} "
-        f"(data_dir {root}), and the image classification sets of TFDS"
+        f"(data_dir {root}), and the image classification sets of TFDS; pass the name "
+        "of one (--dataset=NAME)"
     )
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from jaxbn.data._values import as_numpy, check_count, shown
+
 STRENGTHS = 5
 """How strong a change can be: 1 to 5."""
 
@@ -46,16 +48,18 @@ def corrupt(images: np.ndarray, kind: str, strength: int, seed: int = 0) -> np.n
         network robustness to common corruptions and perturbations, 2019; the strengths
         are our own. https://arxiv.org/abs/1903.12261
     """
-    if kind not in CORRUPTIONS:
+    if not isinstance(kind, str) or kind not in CORRUPTIONS:
         raise ValueError(
-            f"kind is {kind!r}, expected one of {', '.join(CORRUPTIONS)}; pass one"
+            f"kind is {shown(kind)}, expected one of {', '.join(CORRUPTIONS)}; pass one"
         )
-    if strength not in range(1, STRENGTHS + 1):
+    whole = isinstance(strength, int | np.integer)
+    if not whole or not 1 <= strength <= STRENGTHS:
         raise ValueError(
-            f"strength is {strength}, expected an int from 1 to {STRENGTHS}; 5 is the "
-            "strongest"
+            f"strength is {shown(strength)}, expected an int from 1 to {STRENGTHS}; 5 "
+            "is the strongest"
         )
-    images = np.asarray(images)
+    check_count("seed", seed, most=2**64)
+    images = as_numpy("images", images)
     if images.ndim != 4 or not np.issubdtype(images.dtype, np.floating):
         raise ValueError(
             f"images have shape {images.shape} and dtype {images.dtype}, expected "

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxbn.data._column import Column, Rows, as_rows, read_records
+from jaxbn.data._values import as_numbers, as_numpy, shown
 
 STATISTICS_ROWS = 10_000
 """Of a lazy split, so many evenly spaced rows estimate the mean and std."""
@@ -65,7 +66,21 @@ def read_rows(split: Split, rows: ArrayLike) -> Split:
         Split(inputs=array([3., 0.]), labels=array([3, 0]))
     """
     rows = as_rows(rows)
-    inputs, labels = split
+    if not isinstance(split, tuple) or len(split) != 2:
+        raise ValueError(f"split is {shown(split)}; expected a Split of two arrays")
+    inputs, labels = (
+        part if isinstance(part, Column) else as_numbers("an array of split", part)
+        for part in split
+    )
+    for part in (inputs, labels):
+        if not isinstance(part, Column) and not part.ndim:
+            raise ValueError("split has a number for an array; expected [N, ...]")
+        known = len(part)
+        if rows.size and not -known <= rows.min() <= rows.max() < known:
+            raise ValueError(
+                f"rows are from {rows.min()} to {rows.max()}; expected those of split, "
+                f"from 0 to {known - 1}"
+            )
     if (
         isinstance(inputs, Column)
         and isinstance(labels, Column)
@@ -88,6 +103,12 @@ def channel_statistics(inputs: Rows) -> tuple[np.ndarray, np.ndarray]:
         >>> channel_statistics(np.array([[[[0]]], [[[255]]]], np.uint8))
         (array([0.5], dtype=float32), array([0.5], dtype=float32))
     """
+    if not isinstance(inputs, Column):
+        inputs = as_numpy("inputs", inputs)
+    if not inputs.ndim or 0 in inputs.shape:
+        raise ValueError(
+            f"inputs have shape {inputs.shape}; expected [N, ..., C] with something in"
+        )
     if isinstance(inputs, Column):
         picked = np.linspace(0, len(inputs) - 1, min(len(inputs), STATISTICS_ROWS))
         inputs = inputs[np.unique(picked.astype(int))]

@@ -9,6 +9,7 @@ import jax
 from numpy.typing import ArrayLike
 
 from jaxbn.data._split import Split, read_rows
+from jaxbn.data._values import check_count, shown
 
 
 def stream(
@@ -41,8 +42,12 @@ def stream(
         >>> [batch.labels.tolist() for batch in stream(split, [[3, 1], [0, 2]])]
         [[3, 1], [0, 2]]
     """
-    if prefetch < 0:
-        raise ValueError(f"prefetch is {prefetch}; expected 0 or more")
+    check_count("prefetch", prefetch)
+    if not callable(place):
+        raise ValueError(f"place is {shown(place)}; expected a function of a Split")
+    listed = isinstance(indices, Iterable) and getattr(indices, "shape", (0,)) != ()
+    if isinstance(indices, str) or not listed:
+        raise ValueError(f"indices is {shown(indices)}; expected [steps, batch_size]")
 
     def fetch(rows: ArrayLike) -> Split:
         return place(read_rows(split, rows))

@@ -8,6 +8,8 @@ import math
 import re
 from typing import Any, NamedTuple
 
+from jaxbn.core._values import shown
+
 _KINDS = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
 _LINE = re.compile(rf"= (\(?\w+\[.*?) ({_KINDS})(-start)?\(")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
@@ -44,6 +46,11 @@ def find_collectives(program: Any) -> list[Collective]:
         >>> find_collectives(text)
         [Collective(kind='all-reduce', num_bytes=8192)]
     """
+    if not isinstance(program, str) and not hasattr(program, "as_text"):
+        raise ValueError(
+            f"program is {shown(program)}, expected a compiled program or its text; "
+            "pass jax.jit(f).lower(...).compile()"
+        )
     text = program if isinstance(program, str) else program.as_text()
     return [
         Collective(kind, sum(map(_num_bytes, _ARRAY.findall(shape))))

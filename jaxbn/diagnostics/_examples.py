@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxbn.base import Array
+from jaxbn.core._values import as_array, is_axis, shown
 
 
 class Place(NamedTuple):
@@ -42,10 +43,10 @@ def find_place(x: Array, example: int) -> Place:
     Raises:
         ValueError: if it is not there, or has no mates.
     """
-    if x.ndim == 0 or x.shape[0] < 2 or not -len(x) <= example < len(x):
+    if x.ndim == 0 or x.shape[0] < 2 or not is_axis(example, len(x)):
         raise ValueError(
-            f"x has shape {x.shape} and example is {example}, expected at least two "
-            "examples and one of them; pass a batch"
+            f"x has shape {x.shape} and example is {shown(example)}, expected at least "
+            "two examples and one of them; pass a batch"
         )
     return Place(example % len(x), len(x))
 
@@ -65,12 +66,13 @@ def with_other_mates(
                 "mates too; pass an array like x with other examples"
             )
         mates = with_noise(x, key)
-    if jnp.shape(mates) != x.shape:
+    mates = as_array("mates", mates)
+    if mates.shape != x.shape:
         raise ValueError(
-            f"mates has shape {jnp.shape(mates)}, expected {x.shape}, that of x; give "
+            f"mates has shape {mates.shape}, expected {x.shape}, that of x; give "
             "another example for each"
         )
-    return jnp.where(place.is_own(x), x, jnp.asarray(mates, x.dtype))
+    return jnp.where(place.is_own(x), x, mates.astype(x.dtype))
 
 
 def with_noise(x: Array, key: Array) -> Array:

@@ -13,6 +13,13 @@ import numpy as np
 from jax import lax
 
 from jaxbn.base import Array
+from jaxbn.core._values import (
+    as_array,
+    check_function,
+    has_numbers,
+    is_number,
+    shown,
+)
 
 
 class Landscape(NamedTuple):
@@ -72,7 +79,17 @@ def probe_landscape(
         Santurkar et al., How does batch normalization help optimization?, 2018,
         section 3. https://arxiv.org/abs/1805.11604
     """
-    lengths = jnp.asarray(steps, jnp.float32)
+    check_function("loss", loss, "(params) -> scalar")
+    lengths = as_array("steps", steps)
+    if jnp.iscomplexobj(lengths):
+        raise ValueError("steps are complex, expected real lengths; pass their size")
+    lengths = lengths.astype(jnp.float32)
+    for leaf in jax.tree.leaves(params):
+        if not has_numbers(leaf) and not is_number(leaf):
+            raise ValueError(
+                f"params has {shown(leaf)}, expected floating arrays; keep what is "
+                "not trained within loss"
+            )
     if lengths.ndim != 1 or not lengths.size:
         raise ValueError(
             f"steps has shape {lengths.shape}, expected a list of lengths; pass for "

@@ -7,12 +7,14 @@ exchanges the others, and looks at what became of it behind every norm layer.
 
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxbn.base import Array
+from jaxbn.core._values import as_array, check_key, is_number, shown
 from jaxbn.diagnostics._examples import (
     Place,
     find_place,
@@ -21,6 +23,7 @@ from jaxbn.diagnostics._examples import (
     with_other_mates,
 )
 from jaxbn.tree import Call, watch
+from jaxbn.tree._watch import check_model
 
 
 class Leakage(NamedTuple):
@@ -97,7 +100,10 @@ def probe_leakage(
     References:
         Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, section 6.
     """
-    x = jnp.asarray(x)
+    check_model(model, variables)
+    x = as_array("x", x)
+    if key is not None:
+        check_key(key)
     place = find_place(x, example)
     noise, *keys = jax.random.split(jax.random.key(0) if key is None else key, 3)
     other = with_other_mates(x, mates, place, noise)
@@ -116,6 +122,27 @@ def probe_leakage(
         _change(before.output, after.output),
         None if before.slopes is None else _ratio(*before.slopes),
     )
+
+
+def check_leakage(leakage: Any) -> None:
+    """Refuses what `probe_leakage` does not return.
+
+    Raises:
+        ValueError: unless it is a leakage, of numbers by layer.
+    """
+    known = isinstance(leakage, Leakage) and all(
+        isinstance(part, Mapping) and all(map(is_number, part.values()))
+        for part in (leakage.layers, leakage.local)
+    )
+    known = known and list(leakage.layers) == list(leakage.local)
+    if not known or not all(
+        value is None or is_number(value)
+        for value in (leakage.output, leakage.gradient)
+    ):
+        raise ValueError(
+            f"leakage is {shown(leakage)}, expected a Leakage; pass what probe_leakage "
+            "returns"
+        )
 
 
 class Job(NamedTuple):

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+from jaxbn.core._values import check_function, is_count, shown
 from jaxbn.diagnostics._drift import Drift
 from jaxbn.diagnostics._measure_drift import measure_drift
 from jaxbn.diagnostics._report import drift_table
+from jaxbn.tree._watch import check_kind
 
 
 class Diagnose:
@@ -44,10 +46,13 @@ class Diagnose:
         every: int = 100,
         say: Callable[[str], object] | None = print,
     ):
-        if every < 1:
+        check_kind(model)
+        if say is not None:
+            check_function("say", say, "of a text, or None to keep quiet")
+        if not is_count(every):
             raise ValueError(
-                f"every is {every}, expected a number of steps from 1 on; 1 looks at "
-                "each"
+                f"every is {shown(every)}, expected a number of steps from 1 on; 1 "
+                "looks at each"
             )
         self.model, self.every, self.say = model, every, say
         self.history: list[tuple[int, tuple[Drift, ...]]] = []

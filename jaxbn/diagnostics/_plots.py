@@ -1,12 +1,15 @@
 """Pictures of what the probes found. Matplotlib is imported when one is drawn."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxbn.core._values import shown
 from jaxbn.diagnostics._drift import Drift
 from jaxbn.diagnostics._landscape import Landscape
-from jaxbn.diagnostics._leakage import Leakage
+from jaxbn.diagnostics._leakage import Leakage, check_leakage
+from jaxbn.diagnostics._verdicts import check_drifts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +31,7 @@ def plot_drift(drifts: tuple[Drift, ...]) -> "Figure":
     """
     from matplotlib.figure import Figure
 
+    check_drifts(drifts)
     figure = Figure(figsize=(8, 6.5), layout="constrained")
     axes = figure.subplots(2, 1, sharex=True)
     axes[0].set_title("Mean and variance of a batch, from the running ones")
@@ -72,6 +76,7 @@ def plot_leakage(leakage: Leakage) -> "Figure":
     """
     from matplotlib.figure import Figure
 
+    check_leakage(leakage)
     figure = Figure(figsize=(8, 5), layout="constrained")
     ax = figure.subplots()
     names = [*leakage.layers, "output"]
@@ -101,6 +106,15 @@ def plot_landscape(landscapes: dict[str, list[Landscape]]) -> "Figure":
     """
     from matplotlib.figure import Figure
 
+    if not isinstance(landscapes, Mapping) or not all(
+        isinstance(probes, list | tuple)
+        and all(isinstance(probe, Landscape) for probe in probes)
+        for probes in landscapes.values()
+    ):
+        raise ValueError(
+            f"landscapes is {shown(landscapes)}, expected lists of Landscape by name; "
+            "pass what probe_landscape returned"
+        )
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for name, probes in landscapes.items():

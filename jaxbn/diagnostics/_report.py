@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxbn.diagnostics._drift import Drift
-from jaxbn.diagnostics._leakage import Leakage
+from jaxbn.diagnostics._leakage import Leakage, check_leakage
 from jaxbn.diagnostics._verdicts import find_dead, find_stale, typical
 
 
@@ -82,6 +82,7 @@ def leakage_table(leakage: Leakage) -> str:
         output    50%
         gradient  none
     """
+    check_leakage(leakage)
     rows = [
         (path, _percent(value), _percent(leakage.local[path]))
         for path, value in leakage.layers.items()

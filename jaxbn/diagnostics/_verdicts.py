@@ -4,8 +4,11 @@ A layer's statistics move together, so a layer is stale by what most of its chan
 say; a channel dies alone.
 """
 
+from typing import Any
+
 import numpy as np
 
+from jaxbn.core._values import check_number, is_number, shown
 from jaxbn.diagnostics._drift import Drift
 
 
@@ -38,6 +41,11 @@ def find_stale(
         >>> find_stale(())
         ()
     """
+    check_drifts(drifts)
+    check_number("shift", shift, 0, fix="0.5 is the default")
+    check_number("log_ratio", log_ratio, 0, fix="0.7 is the default")
+    if momentum is not None:
+        _check_momentum(momentum)
     far = []
     for drift in drifts:
         distance, chance = drift.precise or drift.batch, 0.0
@@ -46,12 +54,37 @@ def find_stale(
         if momentum is not None and drift.precise is None:
             few = float(np.nanmedian(drift.num_independent))
             chance = 3 * sampling_shift(few, momentum)
-        moved = typical(distance.shift) / max(shift, chance)
-        ratio = typical(distance.log_ratio) / max(log_ratio, np.sqrt(2) * chance)
+        # A limit of 0 leaves nothing to allow for.
+        moved = typical(distance.shift) / max(shift, chance, 1e-30)
+        ratio = typical(distance.log_ratio)
+        ratio /= max(log_ratio, np.sqrt(2) * chance, 1e-30)
         excess = max(moved, ratio)
         if excess > 1 or (drift.is_initial and drift.num_elements):
             far.append((excess, drift.path))
     return tuple(path for _, path in sorted(far, reverse=True))
+
+
+def check_drifts(drifts: object) -> None:
+    """Refuses what `measure_drift` does not return.
+
+    Raises:
+        ValueError: unless they are drifts, in a tuple or list.
+    """
+    listed = isinstance(drifts, tuple | list) and not isinstance(drifts, Drift)
+    if not listed or not all(isinstance(drift, Drift) for drift in drifts):
+        raise ValueError(
+            f"drifts is {shown(drifts)}, expected a tuple of them; pass what "
+            "measure_drift returns"
+        )
+
+
+def _check_momentum(momentum: Any) -> None:
+    """Refuses what is no weight of an old value."""
+    if not is_number(momentum) or not 0 <= momentum <= 1:
+        raise ValueError(
+            f"momentum is {shown(momentum)}, expected 0 <= momentum <= 1, the weight "
+            "of the old value; PyTorch's is one minus that"
+        )
 
 
 def typical(values: np.ndarray) -> float:
@@ -84,11 +117,8 @@ def sampling_shift(num_elements: float, momentum: float) -> float:
         >>> round(sampling_shift(100, 0.9), 3)
         0.103
     """
-    if not 0 <= momentum <= 1:
-        raise ValueError(
-            f"momentum is {momentum}, expected 0 <= momentum <= 1, the weight of the "
-            "old value; PyTorch's is one minus that"
-        )
+    _check_momentum(momentum)
+    check_number("num_elements", num_elements, fix="pass how many were counted")
     window = (1 + momentum) / max(1 - momentum, 1e-12)
     return float(np.sqrt((1 + 1 / window) / max(num_elements, 1)))
 
@@ -112,6 +142,8 @@ def find_dead(
         >>> find_dead(())
         {}
     """
+    check_drifts(drifts)
+    check_number("relative", relative, 0, fix="1e-6 is the default")
     found = {}
     for drift in drifts:
         dead = np.ravel((drift.var == 0) | (drift.scale == 0))

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbn.base import Array, DType, Norm
-from jaxbn.models._layers import normalize, relu
+from jaxbn.models._layers import as_input, normalize, relu
 
 
 class ConvNet(nn.Module):
@@ -39,7 +39,7 @@ class ConvNet(nn.Module):
         `mask` [N] is true where an example counts in the statistics; `domain` [N] is
         for `domain_norm`.
         """
-        x = x.astype(self.dtype)
+        x = as_input(self, x, train, 4, mask, domain)
         for i, width in enumerate(self.features, 1):
             x = nn.Conv(
                 width,

@@ -3,11 +3,13 @@
 import difflib
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbn.base import DType, Norm
+from jaxbn.core._values import shown
 from jaxbn.models._convnet import ConvNet
 from jaxbn.models._mlp import MLP, NarrowNet
 from jaxbn.models._resnet import ResNet
@@ -62,10 +64,18 @@ def create_model(
         >>> sum(p.size for p in jax.tree.leaves(variables['params']))
         60042
     """
-    if name not in _MODELS:
-        near = difflib.get_close_matches(name, _MODELS, n=1)
+    if not isinstance(name, str) or name not in _MODELS:
+        near = difflib.get_close_matches(str(name), _MODELS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "pass one of them"
         raise ValueError(
-            f"model is {name!r}, expected one of {', '.join(_MODELS)}; {hint}"
+            f"model is {shown(name)}, expected one of {', '.join(_MODELS)}; {hint}"
         )
-    return _MODELS[name](num_outputs=num_outputs, norm=norm, dtype=dtype, **options)
+    make: Any = _MODELS[name]
+    fields = getattr(make, "func", make).__dataclass_fields__
+    unknown = sorted(set(options) - set(fields))
+    if unknown:
+        raise ValueError(
+            f"model {name!r} has no fields {unknown}, expected some of "
+            f"{sorted(set(fields) - {'parent', 'name'})}; check the spelling"
+        )
+    return make(num_outputs=num_outputs, norm=norm, dtype=dtype, **options)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbn.base import Array, DType, Norm
-from jaxbn.models._layers import normalize, relu
+from jaxbn.models._layers import as_input, normalize, relu
 
 
 class MLP(nn.Module):
@@ -38,7 +38,8 @@ class MLP(nn.Module):
         `mask` [N] is true where an example counts in the statistics; `domain` [N] is
         for `domain_norm`.
         """
-        x = x.reshape(x.shape[0], -1).astype(self.dtype)
+        x = as_input(self, x, train, None, mask, domain)
+        x = x.reshape(x.shape[0], -1)
         for i, width in enumerate(self.hidden, 1):
             x = nn.Dense(
                 width,
@@ -81,7 +82,8 @@ class NarrowNet(nn.Module):
         domain: Array | None = None,
     ) -> Array:
         """Returns float32 outputs [N, num_outputs] of `x` [N, ...]."""
-        x = x.reshape(x.shape[0], -1).astype(self.dtype)
+        x = as_input(self, x, train, None, mask, domain)
+        x = x.reshape(x.shape[0], -1)
         x = normalize(self.norm, "bn0", x, train, mask, domain)
         start = {
             "kernel_init": nn.initializers.normal(1.0),

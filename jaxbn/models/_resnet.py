@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbn.base import Array, DType, Norm
-from jaxbn.models._layers import normalize, relu
+from jaxbn.models._layers import as_input, normalize, relu
 
 
 class Residual(nn.Module):
@@ -101,6 +101,7 @@ class ResNet(nn.Module):
         `mask` [N] is true where an example counts in the statistics; `domain` [N] is
         for `domain_norm`.
         """
+        x = as_input(self, x, train, 4, mask, domain)
         size, stride = (7, 2) if self.large_images else (3, 1)
         x = nn.Conv(
             self.width,
@@ -110,7 +111,7 @@ class ResNet(nn.Module):
             kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
             dtype=self.dtype,
             name="stem",
-        )(x.astype(self.dtype))
+        )(x)
         x = normalize(self.norm, "bn_stem", x, train, mask, domain)
         x = relu(self, "stem_output", x)
         if self.large_images:

@@ -11,7 +11,7 @@ what it measured, the moments are merged, and the statistics move once:
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,6 +19,9 @@ from jax import lax
 
 from jaxbn.base import Array, AxisName
 from jaxbn.core import Moments, merge_replicas, update_running
+from jaxbn.core._devices import axis_names
+from jaxbn.core._moments import check_moments
+from jaxbn.core._values import shown
 from jaxbn.population._collect import as_handler, merge_trees
 from jaxbn.tree import find_layers, merge_two, replace_layers, watch
 
@@ -81,6 +84,14 @@ def merge_collected(a: Collected, b: Collected) -> Collected:
         >>> merge_collected(one, two)['bn'].var
         Array([4.], dtype=float32)
     """
+    _check_collected(a)
+    _check_collected(b)
+    for path in a:
+        if path in b and a[path].total.shape != b[path].total.shape:
+            raise ValueError(
+                f"a has moments of shape {a[path].total.shape} of layer {path!r} and b "
+                f"{b[path].total.shape}, expected one shape; merge those of one model"
+            )
     return merge_trees(merge_two, a, b)
 
 
@@ -107,7 +118,13 @@ def pool_collected(moments: Collected, axis_name: AxisName) -> Collected:
         Array([[4.],
                [4.]], dtype=float32)
     """
+    _check_collected(moments)
     layers = list(moments.values())
+    if not axis_names(axis_name):
+        raise ValueError(
+            f"axis_name is {shown(axis_name)}, expected the name of an axis of "
+            "devices; what is of one device needs no pooling"
+        )
     if not layers:
         return {}
     fields = zip(*layers, strict=True)
@@ -161,6 +178,7 @@ def commit_moments(
         >>> commit_moments(stats, moments, momentum=0.5)['bn']['mean']
         Array([1.5], dtype=float32)
     """
+    _check_collected(moments)
     layers = find_layers(batch_stats)
     unknown = sorted(set(moments) - set(layers))
     if unknown:
@@ -175,3 +193,14 @@ def commit_moments(
         for path, layer in layers.items()
     }
     return replace_layers(batch_stats, moved)
+
+
+def _check_collected(moments: object) -> None:
+    """Refuses what is not moments by layer."""
+    if not isinstance(moments, Mapping):
+        raise ValueError(
+            f"the moments are {shown(moments)}, expected moments by the path of the "
+            "layer; pass what collect_moments gave"
+        )
+    for found in moments.values():
+        check_moments(found)

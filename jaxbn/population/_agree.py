@@ -13,7 +13,9 @@ import numpy as np
 from jax import tree_util
 from jax.experimental import multihost_utils
 
+from jaxbn.core._values import check_flags, shown
 from jaxbn.tree import path_name
+from jaxbn.tree._watch import is_array
 
 
 def assert_replicas_agree(tree: Any, *, stacked: bool = False) -> None:
@@ -38,8 +40,9 @@ def assert_replicas_agree(tree: Any, *, stacked: bool = False) -> None:
         ...
         AssertionError: bn/mean differs between replicas 0 and 1, by up to 1
     """
+    check_flags(stacked=stacked)
     leaves = [
-        (path_name(path), _as_numbers(leaf))
+        (path_name(path), _as_numbers(path_name(path), leaf))
         for path, leaf in tree_util.tree_leaves_with_path(tree)
     ]
     found = _first_difference(leaves, stacked)
@@ -49,8 +52,13 @@ def assert_replicas_agree(tree: Any, *, stacked: bool = False) -> None:
         raise AssertionError(found[1])
 
 
-def _as_numbers(leaf: Any) -> Any:
+def _as_numbers(name: str, leaf: Any) -> Any:
     """Returns a typed random key as what it consists of."""
+    if not is_array(leaf):
+        raise ValueError(
+            f"tree has {shown(leaf)} at {name!r}, expected arrays; leave out what is "
+            "none"
+        )
     typed = jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
     return jax.random.key_data(leaf) if typed else leaf
 
@@ -75,7 +83,7 @@ def _rows(name: str, leaf: Any) -> list[list[tuple[Any, np.ndarray]]]:
     rows = np.asarray(leaf)
     if rows.ndim == 0:
         raise ValueError(
-            f"{name} is a scalar, expected a leading axis of replicas; pass "
+            f"{name or 'tree'} is a scalar, expected a leading axis of replicas; pass "
             "stacked=False for arrays with a copy on each device"
         )
     return [list(enumerate(rows))]

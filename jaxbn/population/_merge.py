@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 
 from jaxbn.base import Array, AxisName
 from jaxbn.core import Moments, merge_replicas, stacks_along
+from jaxbn.core._values import as_array, has_numbers, shown
 from jaxbn.tree import find_layers, replace_layers
 
 
@@ -64,13 +65,13 @@ def merge_batch_stats(
     """
     stacked = axis_name is None or stacks_along(axis_name)
     layers = find_layers(batch_stats)
+    norms = {path: layer for path, layer in layers.items() if "mean" in layer}
+    _check_norms(norms)
     replicas = _num_replicas(layers) if stacked else ()
     merged = {
         path: {name: value[-1] if stacked else value for name, value in layer.items()}
         for path, layer in layers.items()
     }
-    norms = {path: layer for path, layer in layers.items() if "mean" in layer}
-    _check_norms(norms)
     if norms:
         mean, var = (_pack(norms, name, replicas) for name in ("mean", "var"))
         total = _for_each_channel(counts, replicas, var)
@@ -97,6 +98,12 @@ def _num_replicas(layers: dict[str, dict[str, Array]]) -> tuple[int, ...]:
 
 def _check_norms(norms: dict[str, dict[str, Array]]) -> None:
     for path, layer in norms.items():
+        for name, value in layer.items():
+            if not has_numbers(value):
+                raise ValueError(
+                    f"batch_stats has {shown(value)} as {name!r} of layer {path!r}, "
+                    "expected an array of numbers; pass the statistics of a model"
+                )
         if "var" not in layer:
             raise ValueError(
                 f"the layer {path!r} of batch_stats has {sorted(layer)}, expected "
@@ -134,10 +141,11 @@ def _for_each_channel(
     counts: ArrayLike | None, replicas: tuple[int, ...], like: Array
 ) -> Array:
     """Returns the counts, one a replica, for every channel."""
-    counts = jnp.asarray(1 if counts is None else counts, like.dtype)
+    counts = as_array("counts", 1 if counts is None else counts)
     if counts.shape not in ((), replicas):
         raise ValueError(
             f"counts has shape {counts.shape}, expected {replicas}, one a replica; "
             "pass how many examples each has seen"
         )
+    counts = counts.astype(like.dtype)
     return jnp.broadcast_to(counts.reshape(*counts.shape, 1), like.shape)

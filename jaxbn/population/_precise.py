@@ -5,12 +5,13 @@ still, every norm layer's input is measured batch by batch, and what was measure
 merged, so that the result is that of one large batch however it was cut.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
+from jaxbn.core._values import check_flags, check_function, shown
 from jaxbn.population._collect import DEFINITIONS, share
 from jaxbn.population._install import install
 from jaxbn.population._passes import CallOf, Job, as_call, measure, one_by_one
@@ -110,10 +111,17 @@ def precise_batch_stats(
         Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, section 3.
         https://arxiv.org/abs/2105.07576
     """
-    if definition not in DEFINITIONS:
+    if not isinstance(definition, str) or definition not in DEFINITIONS:
         raise ValueError(
-            f"definition is {definition!r}, expected 'pooled' or 'averaged'; pooled is "
-            "the variance of everything"
+            f"definition is {shown(definition)}, expected 'pooled' or 'averaged'; "
+            "pooled is the variance of everything"
+        )
+    check_flags(sequential=sequential, share_processes=share_processes)
+    if call is not None:
+        check_function("call", call, "of a batch, to the arguments of the model")
+    if isinstance(batches, str | Mapping) or not isinstance(batches, Iterable):
+        raise ValueError(
+            f"batches is {shown(batches)}, expected batches to go through; pass a list"
         )
     if sequential and isinstance(batches, Iterator):
         raise ValueError(

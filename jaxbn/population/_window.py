@@ -5,6 +5,10 @@ that of a plain average of (1 + m) / (1 - m) batches, which is what *window* mea
 (The sum of the weights passes 1 - 1/e after about 1 / (1 - m) batches, half of it.)
 """
 
+import math
+
+from jaxbn.core._values import is_number, shown
+
 
 def effective_window(momentum: float) -> float:
     """Returns how many batches, weighing the same, average as precisely.
@@ -47,9 +51,10 @@ def momentum_for_window(window: float) -> float:
         >>> round(momentum_for_window(effective_window(0.9)), 6)
         0.9
     """
-    if not window >= 1:
+    if not is_number(window) or not 1 <= window < math.inf:
         raise ValueError(
-            f"window is {window}, expected at least 1 batch; 1 keeps the last one only"
+            f"window is {shown(window)}, expected at least 1 batch; 1 keeps the last "
+            "one only"
         )
     return (window - 1) / (window + 1)
 
@@ -75,17 +80,17 @@ def momentum_for_batch_size(momentum: float, old: float, new: float) -> float:
         0.81
     """
     _check(momentum)
-    if not (old > 0 and new > 0):
+    if not all(is_number(n) and 0 < n < math.inf for n in (old, new)):
         raise ValueError(
-            f"batch sizes are {old} and {new}, expected positive numbers of examples; "
-            "pass those of one step"
+            f"batch sizes are {shown(old)} and {shown(new)}, expected positive numbers "
+            "of examples; pass those of one step"
         )
     return momentum ** (new / old)
 
 
 def _check(momentum: float) -> None:
-    if not 0 <= momentum < 1:
+    if not is_number(momentum) or not 0 <= momentum < 1:
         raise ValueError(
-            f"momentum is {momentum}, expected 0 <= momentum < 1, the weight of the "
-            "old value; PyTorch's momentum is 1 - momentum here"
+            f"momentum is {shown(momentum)}, expected 0 <= momentum < 1, the weight of "
+            "the old value; PyTorch's momentum is 1 - momentum here"
         )

@@ -13,11 +13,13 @@ from flax import linen as nn
 from flax import nnx
 
 from jaxbn.base import Array, Norm
+from jaxbn.core._values import check_function
 from jaxbn.surgery._convert_linen import Converted
 from jaxbn.surgery._convert_nnx import convert_nnx
 from jaxbn.surgery._options import refuse_subclass
-from jaxbn.surgery._where import Where, choose
+from jaxbn.surgery._where import Where, check_where, choose
 from jaxbn.tree import Call, as_model, as_static, variables_of, watch
+from jaxbn.tree._watch import check_kind
 
 Choice: TypeAlias = Norm | Callable[[Any], Norm]
 """A norm, or `(layer) -> norm` that may read what the old layer was made with."""
@@ -71,6 +73,10 @@ def convert(model: Any, norm: Choice, *, where: Where = None) -> Any:
         >>> jax.tree.map(jnp.shape, updates['batch_stats'])
         {'layers_1': {'mean': (2,), 'var': (2,)}}
     """
+    check_kind(model)
+    check_where(where)
+    if not isinstance(norm, Norm):
+        check_function("norm", norm, "of the old layer, or a jaxbn.Norm")
     if isinstance(model, nn.Module):
         where = tuple(where) if isinstance(where, list) else where
         if isinstance(model, Converted):

@@ -8,6 +8,7 @@ from flax import linen as nn
 from jaxbn import base
 from jaxbn.base import Array
 from jaxbn.core import feature_axes, feature_shape
+from jaxbn.core._checks import check_norm
 from jaxbn.linen import call_norm
 from jaxbn.surgery._options import check_axis, refuse_subclass
 from jaxbn.surgery._where import Where, choose, is_chosen
@@ -67,7 +68,9 @@ class Converted(nn.Module):
 
 def as_pair(norm: Any, layer: Any) -> base.Norm:
     """Returns the pair for a layer."""
-    return norm if isinstance(norm, base.Norm) else norm(layer)
+    pair = norm if isinstance(norm, base.Norm) else norm(layer)
+    check_norm(pair)
+    return pair
 
 
 def apply_norm(

@@ -4,13 +4,14 @@ Three things have to stop: the optimizer moving scale and bias (`freeze_labels`)
 batch normalizing and being absorbed in training (`freeze`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from typing import Any, NamedTuple
 
 from jax import tree_util
 
 from jaxbn.base import Array
-from jaxbn.surgery._where import Where, choose, is_chosen
+from jaxbn.core._values import shown
+from jaxbn.surgery._where import Where, check_where, choose, is_chosen
 from jaxbn.tree import (
     Call,
     find_layers,
@@ -95,6 +96,12 @@ def freeze_labels(params: Any, layers: tuple[str, ...]) -> Any:
         >>> freeze_labels(params, ('bn',))
         {'bn': {'scale': 'frozen'}, 'dense': {'kernel': 'trained'}}
     """
+    listed = isinstance(layers, Sequence | Set) and not isinstance(layers, str)
+    if not listed or not all(isinstance(path, str) for path in layers):
+        raise ValueError(
+            f"layers is {shown(layers)}, expected the paths of norms; pass those of "
+            "plan_freezing"
+        )
     known = set(find_layers(params))
     if layers and not known & set(layers):
         raise ValueError(
@@ -141,6 +148,8 @@ def freeze(model: Any, layers: Where = None) -> Callable[..., tuple[Any, Any]]:
         >>> y.round(2).ravel(), stats['mean']
         (Array([1., 5.], dtype=float32), Array([0.], dtype=float32))
     """
+
+    check_where(layers)
 
     def handler(call: Call) -> tuple[Array, dict]:
         if not is_chosen(call.path, layers):

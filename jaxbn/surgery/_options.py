@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxbn.base import Norm
 from jaxbn.core import batch_norm
+from jaxbn.core._values import check_function, shown
 from jaxbn.tree import library_class
 
 _NAMES = ("axis", "momentum", "epsilon", "dtype", "param_dtype", "use_bias")
@@ -35,6 +36,7 @@ def like(factory: Callable[..., Norm], **options: Any) -> Callable[[Any], Norm]:
         >>> like(ghost_norm, size=4)(nn.BatchNorm(axis=1, epsilon=0.5)).epsilon
         0.5
     """
+    check_function("factory", factory, "that makes a norm, such as ghost_norm")
     return lambda layer: factory(**{**options_of(layer), **options})
 
 
@@ -68,6 +70,11 @@ def options_of(layer: Any) -> dict[str, Any]:
         ValueError: if it is a pair that does not show them.
     """
     pair = layer if isinstance(layer, Norm) else getattr(layer, "norm", None)
+    if not isinstance(pair, Norm) and not hasattr(layer, "momentum"):
+        raise ValueError(
+            f"layer is {shown(layer)}, expected a BatchNorm of Flax or of jaxbn, or a "
+            "pair made by batch_norm"
+        )
     if pair is None:
         return {name: getattr(layer, name) for name in _NAMES if hasattr(layer, name)}
     if pair.epsilon is None and not getattr(pair.init, "keywords", None):

@@ -3,10 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxbn.base import Params, State
+from jaxbn.core._values import (
+    as_numpy,
+    check_flags,
+    check_mapping,
+    check_number,
+    has_numbers,
+    is_count,
+    shown,
+)
 
 
 def from_haiku(
@@ -36,17 +46,35 @@ def from_haiku(
         >>> from_haiku({}, state, 'bn')[1]['mean']
         Array([1., 1.], dtype=float32)
     """
+    check_mapping("params", params)
+    check_mapping("state", state)
     keys = [f"{name}/~/mean_ema", f"{name}/~/var_ema"]
     if not set(keys) <= set(state):
         raise ValueError(
             f"state has no {keys}, expected a batch norm called {name!r}; it has "
             f"{sorted(k.removesuffix('/~/mean_ema') for k in state if 'mean_ema' in k)}"
         )
-    mean, var = (_channels(state[key]["average"]) for key in keys)
-    count = jnp.full(var.shape, state[keys[0]]["counter"], jnp.float32)
+    for key in keys:
+        check_mapping(f"state[{key!r}]", state[key])
+        if not {"average", "counter"} <= set(state[key]):
+            raise ValueError(
+                f"state[{key!r}] has {sorted(state[key])}, expected 'average' and "
+                "'counter'; pass what hk.transform_with_state keeps"
+            )
+    mean, var = (_channels("state", state[key]["average"]) for key in keys)
+    counter = as_numpy("the counter of state", state[keys[0]]["counter"])
+    if counter.size != 1 or mean.shape != var.shape:
+        raise ValueError(
+            f"state has a counter of shape {counter.shape}, a mean {mean.shape} and a "
+            f"variance {var.shape}, expected a number and arrays of one shape"
+        )
+    count = jnp.full(var.shape, counter.item(), jnp.float32)
     affine = params.get(name, {})
+    check_mapping(f"params[{name!r}]", affine)
     names = {"scale": "scale", "offset": "bias"}
-    found = {names[k]: _channels(v) for k, v in affine.items() if k in names}
+    found = {
+        names[k]: _channels(f"params {k}", v) for k, v in affine.items() if k in names
+    }
     return found, {"mean": mean, "var": var, "count": count}
 
 
@@ -88,14 +116,18 @@ def from_equinox(
         >>> from_equinox([0.02], [0.99 + 0.01 * 4], count=1)[1]['var'].round(3)
         Array([4.], dtype=float32)
     """
-    mean, var = np.asarray(mean, np.float64), np.asarray(var, np.float64)
+    mean, var = as_numpy("mean", mean).real, as_numpy("var", var).real
+    mean, var = mean.astype(np.float64), var.astype(np.float64)
+    check_flags(as_evaluated=as_evaluated)
     state = {}
     if count is not None:
-        if count < 1:
+        count = int(count) if is_whole(count) else count
+        if not is_count(count):
             raise ValueError(
-                f"count is {count}, expected at least 1 batch; a layer that saw none "
-                "starts by bn_init"
+                f"count is {shown(count)}, expected at least 1 batch; a layer that saw "
+                "none starts by bn_init"
             )
+        check_number("momentum", momentum, 0, 1, fix="pass the layer's own")
         left = momentum**count
         if left == 1:
             raise ValueError(
@@ -106,8 +138,13 @@ def from_equinox(
         var = (var - (0.0 if as_evaluated else left)) / (1 - left)
         state["count"] = jnp.full(var.shape, count, jnp.float32)
     arrays = {"scale": weight, "bias": bias}
-    params = {k: _channels(v) for k, v in arrays.items() if v is not None}
-    return params, {"mean": _channels(mean), "var": _channels(var), **state}
+    names = {"scale": "weight", "bias": "bias"}
+    params = {k: _channels(names[k], v) for k, v in arrays.items() if v is not None}
+    return params, {
+        "mean": _channels("mean", mean),
+        "var": _channels("var", var),
+        **state,
+    }
 
 
 def from_keras(
@@ -144,8 +181,16 @@ def from_keras(
         >>> from_keras([[2.0], [1.0], [3.0], [4.0]])[1]['var']
         Array([4.], dtype=float32)
     """
+    check_flags(scale=scale, center=center)
+    if num_elements is not None:
+        check_number("num_elements", num_elements, 0, fix="pass how many a batch had")
     if not isinstance(weights, Mapping):
-        order = ["gamma"] * scale + ["beta"] * center
+        if isinstance(weights, str) or not isinstance(weights, Sequence):
+            raise ValueError(
+                f"weights is {shown(weights)}, expected a list or a dict of arrays; "
+                "pass layer.get_weights()"
+            )
+        order = ["gamma"] * bool(scale) + ["beta"] * bool(center)
         order += ["moving_mean", "moving_variance"]
         if len(weights) != len(order):
             raise ValueError(
@@ -155,12 +200,18 @@ def from_keras(
         weights = dict(zip(order, weights, strict=True))
     if not {"moving_mean", "moving_variance"} <= set(weights):
         raise ValueError(
-            f"weights has {sorted(weights)}, expected 'moving_mean' and "
+            f"weights has {sorted(map(str, weights))}, expected 'moving_mean' and "
             "'moving_variance'; pass the weights of one BatchNormalization"
         )
     names = {"gamma": "scale", "beta": "bias"}
-    params = {new: _channels(weights[k]) for k, new in names.items() if k in weights}
-    mean, var = (np.asarray(weights[k]) for k in ("moving_mean", "moving_variance"))
+    params = {
+        new: _channels(f"weights {k}", weights[k])
+        for k, new in names.items()
+        if k in weights
+    }
+    mean, var = (
+        as_numpy(f"weights {k}", weights[k]) for k in ("moving_mean", "moving_variance")
+    )
     if mean.size != var.size:
         raise ValueError(
             f"moving_mean has shape {mean.shape} and moving_variance {var.shape}, "
@@ -169,9 +220,17 @@ def from_keras(
     if num_elements is not None and num_elements > 1:
         var = var.astype(np.float64) * (num_elements - 1) / num_elements
     stats = {"mean": mean, "var": var}
-    return params, {key: _channels(value) for key, value in stats.items()}
+    return params, {
+        key: _channels(f"weights {key}", value) for key, value in stats.items()
+    }
 
 
-def _channels(value: Any) -> Any:
+def _channels(name: str, value: Any) -> Any:
     """Returns an array [1, ..., C] as [C] float32."""
-    return jnp.asarray(np.asarray(value).reshape(-1), jnp.float32)
+    return jnp.asarray(as_numpy(name, value).real.reshape(-1), jnp.float32)
+
+
+def is_whole(count: Any) -> bool:
+    """Returns whether a count, maybe an array of one number, is a whole number."""
+    known = has_numbers(count) and not isinstance(count, jax.core.Tracer)
+    return known and count.size == 1 and bool(np.ravel(count)[0] % 1 == 0)

@@ -15,6 +15,15 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbn.core._values import (
+    as_numpy,
+    check_flags,
+    check_mapping,
+    check_number,
+    is_count,
+    is_number,
+    shown,
+)
 from jaxbn.tree import find_layers, has_statistics
 
 Arrays = Mapping[str, Any]
@@ -61,6 +70,14 @@ def from_torch(
         >>> found['batch_stats']['bn']['var'], found['params']['bn']['scale']
         (Array([4.], dtype=float32), Array([2.], dtype=float32))
     """
+    check_mapping("state_dict", state_dict)
+    check_flags(cumulative=cumulative)
+    if not isinstance(prefix, str):
+        raise ValueError(f"prefix is {shown(prefix)}, expected the start of names")
+    numbers = num_elements.values() if isinstance(num_elements, Mapping) else ()
+    for n in numbers or (num_elements,):
+        if n is not None and not isinstance(n, Mapping):
+            check_number("num_elements", n, 0, fix="pass how many a batch had")
     start, suffix = prefix, "running_mean"
     state_dict = {
         name.removeprefix(start): value
@@ -138,6 +155,11 @@ def to_torch(
         >>> sorted(to_torch({}, stats))
         ['bn.num_batches_tracked', 'bn.running_mean', 'bn.running_var']
     """
+    if not is_count(num_batches_tracked, 0):
+        raise ValueError(
+            f"num_batches_tracked is {shown(num_batches_tracked)}, expected an int "
+            "from 0 on"
+        )
     layers = find_layers(params)
     stats = find_layers(batch_stats)
     norms = {p: s for p, s in stats.items() if has_statistics(s)}
@@ -154,8 +176,13 @@ def to_torch(
         affine = {k: v for k, v in layers.get(path, {}).items() if k in names}
         for key, value in {**affine, **held}.items():
             if key in names:
-                found[prefix + names[key]] = np.asarray(value, np.float32)
-        tracked = np.max(np.asarray(held.get("count", num_batches_tracked)))
+                found[prefix + names[key]] = as_numpy(
+                    f"the {key} of {path!r}", value
+                ).real.astype(np.float32)
+        count = as_numpy(
+            f"the count of {path!r}", held.get("count", num_batches_tracked)
+        )
+        tracked = np.max(count, initial=0)
         found[prefix + "num_batches_tracked"] = np.asarray(tracked, np.int64)
     return found
 
@@ -178,10 +205,10 @@ def momentum_from_torch(momentum: float | None) -> float | None:
     """
     if momentum is None:
         return None
-    if not 0 <= momentum <= 1:
+    if not is_number(momentum) or not 0 <= momentum <= 1:
         raise ValueError(
-            f"momentum is {momentum}, expected 0 <= momentum <= 1, the weight of the "
-            "new value; torch's default is 0.1"
+            f"momentum is {shown(momentum)}, expected 0 <= momentum <= 1, the weight "
+            "of the new value; torch's default is 0.1"
         )
     return 1 - momentum
 
@@ -193,7 +220,7 @@ def _as_array(name: str, value: Any) -> np.ndarray:
     another device.
     """
     if not hasattr(value, "detach"):
-        return np.asarray(value)
+        return as_numpy(repr(name), value)
     value = value.detach()
     if value.is_meta:
         raise ValueError(

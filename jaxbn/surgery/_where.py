@@ -1,8 +1,10 @@
 """Where: layers chosen by path, and refused where the choice names none."""
 
 import fnmatch
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import TypeAlias
+
+from jaxbn.core._values import shown
 
 Where: TypeAlias = str | Sequence[str] | Callable[[str], bool] | None
 """Layers by path: a pattern such as 'block1/*', or the start of a path such as
@@ -26,7 +28,17 @@ def choose(paths: Iterable[str], where: Where) -> tuple[str, ...]:
         >>> choose(['a/bn1', 'a/bn2', 'b/bn1'], ['a/*2', 'b'])
         ('a/bn2', 'b/bn1')
     """
-    paths = tuple(paths)
+    listed = isinstance(paths, Iterable) and getattr(paths, "ndim", 1) > 0
+    names = tuple(paths) if listed and not isinstance(paths, str) else (None,)
+    if not all(isinstance(path, str) for path in names):
+        raise ValueError(
+            f"paths is {shown(paths)}, expected those of layers; pass a list of strings"
+        )
+    return _choose(names, where)  # pyrefly: ignore[bad-argument-type]
+
+
+def _choose(paths: tuple[str, ...], where: Where) -> tuple[str, ...]:
+    check_where(where)
     if where is None:
         return paths
     if callable(where):
@@ -41,6 +53,22 @@ def choose(paths: Iterable[str], where: Where) -> tuple[str, ...]:
             raise _nothing(pattern, paths)
         found |= new
     return tuple(path for path in paths if path in found)
+
+
+def check_where(where: object) -> None:
+    """Refuses what chooses no layers.
+
+    Raises:
+        ValueError: unless it is as `Where` says.
+    """
+    if where is None or isinstance(where, str) or callable(where):
+        return
+    listed = isinstance(where, Sequence | Set)
+    if not listed or not all(isinstance(pattern, str) for pattern in where):
+        raise ValueError(
+            f"where is {shown(where)}, expected the path of a layer, a pattern such as "
+            "'block1/*', several of them, or a function of a path"
+        )
 
 
 def is_chosen(path: str, where: Where) -> bool:

@@ -8,13 +8,15 @@ import difflib
 import math
 import os
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, get_origin
 
 import jax
 import jax.numpy as jnp
 
 from jaxbn.base import Norm
 from jaxbn.core import resolve_groups
+from jaxbn.core._values import is_number, shown
 from jaxbn.data import dataset_names
 from jaxbn.models import create_model, model_names
 from jaxbn.training._config import ConfigError, TrainConfig
@@ -37,12 +39,38 @@ def check_config(config: TrainConfig) -> None:
     Raises:
         ConfigError: saying what came, what was expected and what to do.
     """
+    if not isinstance(config, TrainConfig):
+        raise ConfigError(f"config is {shown(config)}, expected a TrainConfig")
+    _check_types(config)
     _check_choices(config)
     _check_numbers(config)
     _check_norms(config)
     _check_processes(config)
     _check_sharing(config)
     _check_folders(config)
+
+
+def _check_types(config: TrainConfig) -> None:
+    """Refuses values of another type than the field's; the command line makes none."""
+    for field in dataclasses.fields(config):
+        value, kinds = getattr(config, field.name), _kinds_of(field.type)
+        words = " or ".join(kind.__name__ for kind in kinds).replace("NoneType", "None")
+        fits = isinstance(value, kinds) or (is_number(value) and float in kinds)
+        if isinstance(value, bool) and bool not in kinds:
+            fits = False
+        if isinstance(value, tuple) and not all(isinstance(v, str) for v in value):
+            fits, words = False, "a tuple of strings"
+        if not fits:
+            raise ConfigError(f"--{field.name} is {shown(value)}, expected {words}")
+
+
+def _kinds_of(annotation: Any) -> tuple[type, ...]:
+    """Returns the types of the values that a field may have."""
+    if get_origin(annotation) is Literal:
+        return (str,)
+    if isinstance(annotation, UnionType):
+        return tuple(kind for part in annotation.__args__ for kind in _kinds_of(part))
+    return (get_origin(annotation) or annotation,)
 
 
 def _check_choices(config: TrainConfig) -> None:
@@ -82,8 +110,10 @@ def _check_numbers(config: TrainConfig) -> None:
     at_least = dict.fromkeys(_COUNTS, 1) | dict.fromkeys(_RATES, 0)
     for flag, least in at_least.items():
         value = getattr(config, flag)
-        if value is not None and not least <= value < math.inf:
-            raise ConfigError(f"--{flag} is {value}, expected {least} or more")
+        most = 2**31 if flag in _COUNTS else math.inf
+        if value is not None and not least <= value < most:
+            bound = f" and less than {most}" * (most <= value < math.inf)
+            raise ConfigError(f"--{flag} is {value}, expected {least} or more{bound}")
     for flag, what in _OLD_WEIGHTS.items():
         value = getattr(config, flag)
         if value is not None and not 0 <= value < 1:

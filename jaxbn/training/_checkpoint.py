@@ -244,10 +244,21 @@ def _silence() -> Iterator[None]:
             yield
         except BaseException as error:
             collect_after(error)
+            hook = without_closed_loops(hook)  # Threads of it complain later, too.
             raise
         finally:
             sys.unraisablehook = hook
             logger.setLevel(level)
+
+
+def without_closed_loops(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Returns `hook`, silent about callbacks into event loops that orbax has closed."""
+
+    def quiet(complaint: Any) -> None:
+        if "Event loop is closed" not in str(complaint.exc_value):
+            hook(complaint)
+
+    return quiet
 
 
 def collect_after(error: BaseException) -> None:

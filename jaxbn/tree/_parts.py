@@ -8,13 +8,19 @@ import numpy as np
 from flax import linen as nn
 from flax import nnx
 
+from jaxbn.core._values import is_hashable, shown
 from jaxbn.tree._call import Handler
 from jaxbn.tree._variables import find_layers, has_statistics
-from jaxbn.tree._watch import watch
+from jaxbn.tree._watch import check_model, is_array, watch
 
 
 def variables_of(model: Any, variables: Any) -> Any:
-    """Returns the variables to run `model` with; None means what an nnx model holds."""
+    """Returns the variables to run `model` with; None means what an nnx model holds.
+
+    Raises:
+        ValueError: if the model is of neither kind, or they are not of its kind.
+    """
+    check_model(model, variables)
     if variables is None and isinstance(model, nnx.Module):
         return nnx.state(model)
     return variables
@@ -120,8 +126,19 @@ class Fixed(NamedTuple):
 
 
 def split_arrays(tree: Any) -> tuple[list[Any], Fixed]:
-    """Returns the arrays of a tree, None for other leaves, and the rest."""
+    """Returns the arrays of a tree, None for other leaves, and the rest.
+
+    Raises:
+        ValueError: if a leaf is neither an array of numbers nor hashable.
+    """
     leaves, structure = jax.tree.flatten(tree)
+    for leaf in leaves:
+        of_others = isinstance(leaf, np.ndarray | np.generic) and not is_array(leaf)
+        if of_others or (not is_hashable(leaf) and not is_array(leaf)):
+            raise ValueError(
+                f"an argument of the call is {shown(leaf)}, expected arrays of numbers "
+                "or constants that can be hashed; pass what the model takes"
+            )
     flags = [isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves]
     pairs = list(zip(leaves, flags, strict=True))
     arrays = [leaf if is_array else None for leaf, is_array in pairs]

@@ -11,6 +11,7 @@ from typing import Any
 from jax import tree_util
 
 from jaxbn.base import Array
+from jaxbn.core._values import shown
 
 
 def find_layers(tree: Any) -> dict[str, dict[str, Array]]:
@@ -42,16 +43,25 @@ def find_layers(tree: Any) -> dict[str, dict[str, Array]]:
 def replace_layers(tree: Any, layers: dict[str, dict[str, Array]]) -> Any:
     """Returns `tree` with all arrays taken from `layers`, made by `find_layers`."""
 
+    if not isinstance(layers, Mapping):
+        raise ValueError(f"layers is {shown(layers)}, expected what find_layers gives")
+
     def take(path: tuple, _: Array) -> Array:
         layer, name = _place(path)
-        return layers[layer][name]
+        held = layers.get(layer)
+        if not isinstance(held, Mapping) or name not in held:
+            raise ValueError(
+                f"layers has no {name!r} of layer {layer!r}, which tree has, expected "
+                "all of them; change what find_layers gives"
+            )
+        return held[name]
 
     return tree_util.tree_map_with_path(take, tree)
 
 
 def has_statistics(layer: Mapping[str, Any]) -> bool:
     """Returns whether a layer's entries are those of a batch norm."""
-    return {"mean", "var"} <= set(layer)
+    return isinstance(layer, Mapping) and {"mean", "var"} <= set(layer)
 
 
 def path_name(path: tuple) -> str:

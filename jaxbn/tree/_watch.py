@@ -6,12 +6,17 @@ with its `batch_stats`, the way the running statistics do, so that layers under
 layers are stacked.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+from jax import tree_util
+
 from jaxbn.base import Array
+from jaxbn.core._values import check_flags, check_function, has_numbers, shown
 from jaxbn.tree._call import Handler, Watcher, own_notes
-from jaxbn.tree._variables import find_layers
+from jaxbn.tree._variables import find_layers, path_name
 
 
 def watch(
@@ -62,23 +67,76 @@ def watch(
         {'layers_1': {'largest': Array(0., dtype=float32)}}
     """
     import flax.linen
-    import flax.nnx
 
+    check_kind(model)
+    check_function("handler", handler, "(call) -> (y, notes)")
+    check_flags(updating=updating)
+    if not isinstance(also, tuple) or not all(isinstance(kind, type) for kind in also):
+        raise ValueError(
+            f"also is {shown(also)}, expected a tuple of types of modules, such as "
+            "(nn.Conv,)"
+        )
     if isinstance(model, flax.linen.Module):
         from jaxbn.tree._watch_linen import run_linen as run
-    elif isinstance(model, flax.nnx.Module):
-        from jaxbn.tree._watch_nnx import run_nnx as run
     else:
+        from jaxbn.tree._watch_nnx import run_nnx as run
+
+    def watched(variables: Any, *args: Any, **kwargs: Any) -> tuple[Any, dict]:
+        check_model(model, variables)
+        output, stats = run(model, Watcher(handler, also), variables, args, kwargs)
+        return output, stats if updating else notes_in(stats)
+
+    return watched
+
+
+def check_kind(model: Any) -> None:
+    """Refuses what is no model.
+
+    Raises:
+        ValueError: unless it is a linen or an nnx module.
+    """
+    import flax.linen
+    import flax.nnx
+
+    if not isinstance(model, flax.linen.Module | flax.nnx.Module):
         raise ValueError(
             f"model is a {type(model).__name__}, expected a linen or an nnx module; "
             "pass the module itself, not its apply function"
         )
 
-    def watched(variables: Any, *args: Any, **kwargs: Any) -> tuple[Any, dict]:
-        output, stats = run(model, Watcher(handler, also), variables, args, kwargs)
-        return output, stats if updating else notes_in(stats)
 
-    return watched
+def check_model(model: Any, variables: Any) -> None:
+    """Refuses what is no model, and variables of another kind.
+
+    Raises:
+        ValueError: unless the model is a linen or an nnx module, and its variables
+            are arrays in linen's dicts or an `nnx.State`.
+    """
+    import flax.nnx
+
+    check_kind(model)
+    if isinstance(model, flax.nnx.Module):
+        kind, what = flax.nnx.State, "an nnx.State, or None for what the model holds"
+        known = variables is None or isinstance(variables, kind)
+    else:
+        what = "linen's {'params': ..., 'batch_stats': ...}, as init returns them"
+        known = isinstance(variables, Mapping)
+        known = known and all(isinstance(v, Mapping) for v in variables.values())
+    if not known:
+        raise ValueError(f"variables is {shown(variables)}, expected {what}")
+    for path, leaf in tree_util.tree_leaves_with_path(variables):
+        if not is_array(leaf):
+            raise ValueError(
+                f"variables has {shown(leaf)} at {path_name(path)!r}, expected an "
+                "array; pass those of the model"
+            )
+
+
+def is_array(leaf: Any) -> bool:
+    """Returns whether a leaf is an array of numbers or of keys, or a number."""
+    dtype = getattr(leaf, "dtype", None)
+    is_key = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    return is_key or has_numbers(leaf) or isinstance(leaf, int | float | complex)
 
 
 def notes_in(stats: Any) -> dict[str, dict[str, Array]]:

@@ -18,6 +18,7 @@ from jaxbn.core._arrays import as_inexact
 from jaxbn.core._checks import check_switch
 from jaxbn.core._moments import as_divisor
 from jaxbn.core._normalize import inverse_deviation
+from jaxbn.core._values import check_flags, is_number, shown
 
 
 def adaptive_norm(
@@ -72,17 +73,20 @@ def adaptive_norm(
         Nado et al., Evaluating prediction-time batch normalization, 2020.
         https://arxiv.org/abs/2006.10963
     """
-    if not prior_count >= 0:
+    check_flags(adapt_mean=adapt_mean, adapt_var=adapt_var)
+    if not is_number(prior_count) or not prior_count >= 0:
         raise ValueError(
-            f"prior_count is {prior_count}, expected a number >= 0 of examples; 0 for "
-            "the batch alone, inf for the running statistics alone"
+            f"prior_count is {shown(prior_count)}, expected a number >= 0 of examples; "
+            "0 for the batch alone, inf for the running statistics alone"
         )
-    if stream_momentum is not None and not 0 <= stream_momentum <= 1:
+    given = stream_momentum is not None
+    if given and not (is_number(stream_momentum) and 0 <= stream_momentum <= 1):
         raise ValueError(
-            f"stream_momentum is {stream_momentum}, expected a number from 0 to 1, the "
-            "weight of the old value; None for no stream"
+            f"stream_momentum is {shown(stream_momentum)}, expected a number from 0 to "
+            "1, the weight of the old value; None for no stream"
         )
     norm = batch_norm(axis=axis, epsilon=epsilon, **options)
+    prior_count = float(prior_count)
     nothing = math.isinf(prior_count) or not (adapt_mean or adapt_var)
 
     def apply(
@@ -99,6 +103,8 @@ def adaptive_norm(
         update = overrides.pop("update_stats", None)
         running = (not train) if running is None else running
         update = train if update is None else update
+        running = check_switch("use_running_average", running)
+        update = check_switch("update_stats", update)
         if not train and stream_momentum is None:
             update = False
         if update and not train:

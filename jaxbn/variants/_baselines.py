@@ -10,6 +10,7 @@ from typing import Any
 from jaxbn.base import Array, DType, Norm
 from jaxbn.core._arrays import expand
 from jaxbn.core._mask import conceal
+from jaxbn.core._values import check_flags, is_count, shown
 from jaxbn.variants._each_example import by_group, by_position, each_example
 
 
@@ -48,10 +49,10 @@ def group_norm(
     References:
         Wu and He, Group Normalization, 2018. https://arxiv.org/abs/1803.08494
     """
-    if type(num_groups) is not int or num_groups < 1:
+    if not is_count(num_groups):
         raise ValueError(
-            f"num_groups is {num_groups}, expected an int from 1 on that divides the "
-            "channels; 1 is layer norm over all positions"
+            f"num_groups is {shown(num_groups)}, expected an int from 1 on that "
+            "divides the channels; 1 is layer norm over all positions"
         )
     within = functools.partial(by_group, num_groups=num_groups)
     return each_example(within, axis, epsilon, dtype, options)
@@ -127,6 +128,7 @@ def layer_norm(
         Ba, Kiros and Hinton, Layer Normalization, 2016.
         https://arxiv.org/abs/1607.06450
     """
+    check_flags(over_positions=over_positions)
     if over_positions:
         within = functools.partial(by_group, num_groups=1)
     else:

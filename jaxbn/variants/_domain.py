@@ -14,8 +14,10 @@ from jax.typing import ArrayLike
 from jaxbn.base import Array, Norm, Params, PartsFn, State
 from jaxbn.core import Moments, feature_axes, merge_moments
 from jaxbn.core._arrays import as_inexact
+from jaxbn.core._checks import check_norm, check_switch, check_tree
 from jaxbn.core._mask import as_weights
 from jaxbn.core._pair import takes_group_index
+from jaxbn.core._values import as_array, is_count, shown
 
 
 def domain_norm(
@@ -74,15 +76,16 @@ def domain_norm(
         https://arxiv.org/abs/1906.03950
         Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, section 5.
     """
-    if not isinstance(num_domains, int) or num_domains < 1:
+    check_norm(norm)
+    if not is_count(num_domains):
         raise ValueError(
-            f"num_domains is {num_domains}, expected an int from 1 on; it is how many "
-            "states there are"
+            f"num_domains is {shown(num_domains)}, expected an int from 1 on; it is "
+            "how many states there are"
         )
-    if affine not in ("shared", "per_domain"):
+    if not isinstance(affine, str) or affine not in ("shared", "per_domain"):
         raise ValueError(
-            f"affine is {affine!r}, expected 'shared' or 'per_domain'; it says whose "
-            "scale and bias are"
+            f"affine is {shown(affine)}, expected 'shared' or 'per_domain'; it says "
+            "whose scale and bias are"
         )
     own = affine == "per_domain"
 
@@ -99,7 +102,10 @@ def domain_norm(
                     "with_partitioning, expected arrays, which are stacked over "
                     "domains; say affine='shared', or lay them out afterwards"
                 )
-            return {k: jnp.stack([value] * num_domains) for k, value in tree.items()}
+            return {
+                k: jnp.broadcast_to(value, (num_domains, *value.shape))
+                for k, value in tree.items()
+            }
 
         return repeat(params) if own else params, repeat(state)
 
@@ -113,7 +119,9 @@ def domain_norm(
         domain: ArrayLike | None = None,
         **overrides: Any,
     ) -> tuple[Array, State]:
-        x = as_inexact(x)
+        train, x = check_switch("train", train), as_inexact(x)
+        check_tree("params", params)
+        _check_rows(state, num_domains)
         domain = _checked(domain, train, x, norm)
         domain = jnp.where((domain < 0) | (domain >= num_domains), num_domains, domain)
         states = _with(state, pool_domains(state))
@@ -126,7 +134,10 @@ def domain_norm(
 
         if domain.ndim == 0:
             y, new = run(domain, mask)
-            moved = {k: v.at[domain].set(new[k], mode="drop") for k, v in state.items()}
+            moved = {
+                k: jnp.asarray(v).at[domain].set(new[k], mode="drop")
+                for k, v in state.items()
+            }
         elif takes_group_index(norm, **overrides):
             given = {"mask": mask, "group_index": domain, **overrides}
             y, new = norm.apply(affines, states, x, train, **given)
@@ -180,6 +191,19 @@ def pool_domains(state: State) -> State:
     return pooled
 
 
+def _check_rows(state: State, num_domains: int) -> None:
+    """Refuses a state that has not a row for each domain, all of one shape."""
+    check_tree("state", state)
+    shapes = {key: jnp.shape(value) for key, value in state.items()}
+    rows = all(shape[:1] == (num_domains,) for shape in shapes.values())
+    if not rows or shapes.get("mean") != shapes.get("var"):
+        raise ValueError(
+            f"state has arrays of shapes {shapes}, expected a row for each of the "
+            f"{num_domains} domains, and 'mean' and 'var' of one shape; start it by "
+            "the init of this norm"
+        )
+
+
 def _with(stacked: dict[str, Array], one: dict[str, Array]) -> dict[str, Array]:
     """Returns [D + 1, ...]: one more entry behind those of the domains."""
     return {k: jnp.concatenate([v, one[k][None]]) for k, v in stacked.items()}
@@ -195,7 +219,7 @@ def _checked(domain: ArrayLike | None, train: bool, x: Array, norm: Norm) -> Arr
             "domain is None in training, expected an index, [] or one an example; pass "
             "domain=..., in evaluation None is an unseen domain"
         )
-    domain = jnp.asarray(-1 if domain is None else domain)
+    domain = as_array("domain", -1 if domain is None else domain)
     features = feature_axes(norm.axis, x.ndim)
     examples = tuple(n for a, n in enumerate(x.shape) if a not in features)[:1]
     if domain.shape not in ((), examples) or not jnp.issubdtype(

@@ -12,6 +12,7 @@ from jaxbn.core import batch_norm, feature_axes
 from jaxbn.core._arrays import as_inexact, expand, stats_dtype
 from jaxbn.core._checks import check_params, check_tracing
 from jaxbn.core._mask import as_weights
+from jaxbn.core._values import shown
 from jaxbn.variants._over_channels import Rows, over_channels
 from jaxbn.variants._over_positions import Groups, over_positions
 
@@ -26,8 +27,8 @@ def each_example(
     """
     if not isinstance(axis, int):
         raise ValueError(
-            f"axis is {axis}, expected one int: these norms have one feature axis; "
-            "flatten several into one"
+            f"axis is {shown(axis)}, expected one int: these norms have one feature "
+            "axis; flatten several into one"
         )
     start = batch_norm(axis=axis, epsilon=epsilon, dtype=dtype, **options).init
 

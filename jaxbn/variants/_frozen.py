@@ -7,16 +7,16 @@ y = gain * x + offset,    gain = scale / sqrt(var + epsilon)
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
 from jaxbn.base import Array, Axes, DType, Norm, Params, State
 from jaxbn.core import batch_norm, feature_axes, feature_shape, normalize
-from jaxbn.core._arrays import as_inexact, expand, stats_dtype
-from jaxbn.core._checks import check_params, check_state
+from jaxbn.core._arrays import as_inexact, axes_of, expand, stats_dtype
+from jaxbn.core._checks import check_params, check_state, check_tree
 from jaxbn.core._mask import as_weights, conceal
 from jaxbn.core._normalize import inverse_deviation
+from jaxbn.core._values import check_flags
 
 
 def frozen_norm(
@@ -66,6 +66,7 @@ def frozen_norm(
     References:
         Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, section 4.3.
     """
+    check_flags(constant_affine=constant_affine, fold=fold)
     start = batch_norm(axis=axis, epsilon=epsilon, dtype=dtype, **options).init
 
     def init(
@@ -85,6 +86,7 @@ def frozen_norm(
     ) -> tuple[Array, State]:
         x = as_inexact(x)
         features = feature_axes(axis, x.ndim)
+        check_tree("state", state)
         held = lax.stop_gradient(state)
         affine = {k: held[k] for k in ("scale", "bias") if k in state}
         affine = affine if constant_affine else params
@@ -99,9 +101,9 @@ def frozen_norm(
         gain, offset = fold_affine(mean, var, scale, bias, epsilon)
         wide = conceal(x, weights).astype(stats_dtype(x.dtype))
         y = wide * expand(gain, features, x.ndim) + expand(offset, features, x.ndim)
-        return conceal(y.astype(np.dtype(dtype or x.dtype)), weights), state
+        return conceal(y.astype(dtype or x.dtype), weights), state
 
-    axes = axis if isinstance(axis, int) else tuple(axis)
+    axes = axis if isinstance(axis, int) else axes_of(axis)
     return Norm(init, apply, axes, epsilon=epsilon, moves=False)
 
 

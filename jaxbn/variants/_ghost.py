@@ -15,6 +15,7 @@ from jaxbn.core import batch_norm, feature_axes
 from jaxbn.core._arrays import as_inexact, is_symbolic
 from jaxbn.core._checks import check_switch
 from jaxbn.core._mask import as_weights
+from jaxbn.core._values import is_count, shown
 
 
 def ghost_norm(
@@ -64,11 +65,12 @@ def ghost_norm(
         Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, section 4.1.
     """
     given = [n for n in (size, num_groups) if n is not None]
-    if len(given) != 1 or type(given[0]) is not int or given[0] < 1:
+    if len(given) != 1 or not is_count(given[0]):
         raise ValueError(
-            f"size is {size} and num_groups is {num_groups}, expected one of the two, "
-            "an int from 1 on; size is in examples"
+            f"size is {shown(size)} and num_groups is {shown(num_groups)}, expected "
+            "one of the two, an int from 1 on; size is in examples"
         )
+    size = None if size is None else int(size)
     if "normalization_batch_size" in options:
         raise ValueError(
             f"normalization_batch_size is {options['normalization_batch_size']} beside "

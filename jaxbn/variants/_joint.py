@@ -4,7 +4,7 @@ The levels of a feature pyramid, the two batches of CrossQ: what belongs togethe
 not have to be one array. Moments are measured apart and added; nothing is concatenated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from jaxbn.core._arrays import as_inexact
 from jaxbn.core._checks import check_options, check_params, check_state, check_switch
 from jaxbn.core._devices import axis_names, is_bound, mesh_size
 from jaxbn.core._running import needs_count
+from jaxbn.core._values import shown
 
 
 def apply_jointly(
@@ -88,6 +89,12 @@ def apply_jointly(
     References:
         Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, section 5.2.
     """
+    for name, given in (("xs", xs), ("masks", [] if masks is None else masks)):
+        listed = hasattr(given, "__len__") and getattr(given, "shape", (0,)) != ()
+        if isinstance(given, str | Mapping) or not listed:
+            raise ValueError(
+                f"{name} is {shown(given)}, expected a list; pass (x,) for one array"
+            )
     masks = [None] * len(xs) if masks is None else masks
     if not len(xs) or len(masks) != len(xs):
         raise ValueError(
@@ -96,7 +103,15 @@ def apply_jointly(
         )
     train = check_switch("train", train)
     fixed: dict[str, Any] = {"epsilon": epsilon, "axis": axis, "dtype": dtype}
-    check_options(momentum, epsilon, debias, axis_name, axis_index_groups)
+    check_options(
+        momentum,
+        epsilon,
+        debias,
+        axis_name,
+        axis_index_groups,
+        unbiased=unbiased,
+        skip_nonfinite=skip_nonfinite,
+    )
     arrays = [as_inexact(x) for x in xs]
     update = train if update_stats is None else update_stats
     update = check_switch("update_stats", update)

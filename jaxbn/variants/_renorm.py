@@ -8,6 +8,7 @@ Gradients pass through xhat and not through r and d.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from jax import lax
 from jaxbn.base import Array, Axes, Norm, State
 from jaxbn.core import Moments, batch_norm
 from jaxbn.core._normalize import inverse_deviation
+from jaxbn.core._values import check_flags, is_number, shown
 
 
 def batch_renorm(
@@ -72,23 +74,32 @@ def batch_renorm(
         Ioffe, Batch Renormalization, 2017, section 3. https://arxiv.org/abs/1702.03275
         Bhatt et al., CrossQ, 2024. https://arxiv.org/abs/1902.05605
     """
-    if r_max < 1 or d_max < 0:
+    limits, steps = (r_max, d_max), (warmup_steps, r_steps, d_steps)
+    if not all(map(is_number, limits)) or not (
+        1 <= r_max < math.inf and 0 <= d_max < math.inf
+    ):
         raise ValueError(
-            f"r_max is {r_max} and d_max is {d_max}, expected r_max >= 1 and d_max >= "
-            "0; 1 and 0 are plain batch norm"
+            f"r_max is {shown(r_max)} and d_max is {shown(d_max)}, expected numbers "
+            "r_max >= 1 and d_max >= 0; 1 and 0 are plain batch norm"
         )
-    if not 0 <= warmup_steps <= min(r_steps, d_steps):
+    known = all(is_number(n) and n < 2**31 for n in steps)
+    if not known or not 0 <= warmup_steps <= min(r_steps, d_steps):
+        given = map(shown, steps)
         raise ValueError(
-            f"warmup_steps is {warmup_steps}, r_steps {r_steps} and d_steps {d_steps}, "
-            "expected 0 <= warmup_steps <= r_steps and d_steps; equal ones switch"
+            "warmup_steps is {}, r_steps {} and d_steps {}, "
+            "expected numbers 0 <= warmup_steps <= r_steps and d_steps; equal ones "
+            "switch".format(*given)
         )
+    check_flags(debias=options.get("debias", True))
     if not options.get("debias", True):
         raise ValueError(
             "debias is False, expected True: the average of the first steps would "
             "correct towards its initial value; leave it out"
         )
 
-    adjust = Correction(r_max, d_max, warmup_steps, r_steps, d_steps, epsilon)
+    adjust = Correction(
+        float(r_max), float(d_max), warmup_steps, r_steps, d_steps, epsilon
+    )
     options = {**options, "debias": options.get("momentum", 0.99) is not None}
     return batch_norm(axis=axis, epsilon=epsilon, adjust=adjust, **options)
 

@@ -11,7 +11,7 @@ else. What is normalized together is therefore drawn anew at each step:
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from jaxbn.core._devices import (
     is_bound,
 )
 from jaxbn.core._layout import layout_of
+from jaxbn.core._values import as_array, check_key
 
 Tree = TypeVar("Tree")
 
@@ -91,10 +92,11 @@ def unshuffle(x: Tree, key: Array, *, axis_name: AxisName | None = None) -> Tree
 
 
 def _move(x: Tree, key: Array, names: tuple[str, ...], back: bool) -> Tree:
-    x = jax.tree.map(jnp.asarray, x)
+    x = jax.tree.map(_as_rows, x)
     arrays = jax.tree.leaves(x)
     if not arrays:
         return x
+    check_key(key)
     rows = _num_rows(arrays)
     if not names:
         order = _order(key, rows, back)
@@ -156,6 +158,11 @@ def _take(a: Array, order: Array) -> Array:
     """
     how = {"unique_indices": True, "mode": "promise_in_bounds"}
     return a.at[order].get(**how, out_sharding=layout_of(a))
+
+
+def _as_rows(leaf: Any) -> Array:
+    """Returns an array of a tree; random keys travel too."""
+    return leaf if isinstance(leaf, Array) else as_array("x", leaf)
 
 
 def _num_rows(arrays: Sequence[Array]) -> int:

@@ -8,10 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxbn.base import Array, AxisName, Norm, Params, State
-from jaxbn.core._checks import check_switch
+from jaxbn.core._checks import check_norm, check_switch, check_tree
+from jaxbn.core._devices import axis_names
+from jaxbn.core._values import as_array, shown
 from jaxbn.variants._shuffle import shuffle, unshuffle
 
 
@@ -52,6 +55,15 @@ def shuffled(norm: Norm, *, axis_name: AxisName | None = None, seed: int = 0) ->
         Array(1, dtype=int32)
     """
 
+    check_norm(norm)
+    axis_names(axis_name)
+    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    if not whole or not -(2**63) <= seed < 2**63:
+        raise ValueError(
+            f"seed is {shown(seed)}, expected an int of at most 64 bits; layers of one "
+            "seed permute alike"
+        )
+
     def init(
         num_features: int | Sequence[int], *, key: Array | None = None
     ) -> tuple[Params, State]:
@@ -72,7 +84,13 @@ def shuffled(norm: Norm, *, axis_name: AxisName | None = None, seed: int = 0) ->
         mask: ArrayLike | None = None,
         **overrides: Any,
     ) -> tuple[Array, State]:
-        train, x = check_switch("train", train), jnp.asarray(x)
+        train, x = check_switch("train", train), as_array("x", x)
+        check_tree("state", state)
+        if "shuffles" not in state:
+            raise ValueError(
+                f"state has keys {sorted(state)}, expected 'shuffles' among them; "
+                "start it by the init of this norm"
+            )
         features = _features(norm, x.ndim)
         inner = {name: value for name, value in state.items() if name != "shuffles"}
         updates = _either(overrides.get("update_stats"), train)
@@ -133,7 +151,7 @@ def _by_example(
     """
     if mask is None:
         return None, False
-    mask = jnp.asarray(mask)
+    mask = as_array("mask", mask)
     if mask.ndim == 0:
         mask = mask.reshape((1,) * x.ndim)
     rest = tuple(n for a, n in enumerate(x.shape) if a not in features)

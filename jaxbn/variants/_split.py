@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxbn.base import Array, Norm, Params, State
 from jaxbn.core import feature_axes
 from jaxbn.core._checks import check_switch
+from jaxbn.core._values import as_array, is_count, shown
 from jaxbn.variants._domain import domain_norm, parts_by_domain
 
 
@@ -53,6 +54,11 @@ def split_norm(
         Xie et al., Adversarial examples improve image recognition, 2020, section 4.
         https://arxiv.org/abs/1911.09665
     """
+    if not is_count(num_splits):
+        raise ValueError(
+            f"num_splits is {shown(num_splits)}, expected an int from 1 on; it is how "
+            "many parts there are"
+        )
     pair = domain_norm(num_splits, norm, affine=affine)
     by_domain = parts_by_domain(norm, num_splits)
 
@@ -71,7 +77,7 @@ def split_norm(
         **overrides: Any,
     ) -> tuple[Array, State]:
         train = check_switch("train", train)
-        domain = place(jnp.asarray(x), train, domain)
+        domain = place(as_array("x", x), train, domain)
         return pair.apply(params, state, x, train, domain=domain, **overrides)
 
     def parts(

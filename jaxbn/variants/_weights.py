@@ -11,6 +11,8 @@ from jax import tree_util
 
 from jaxbn.base import Array
 from jaxbn.core import batch_moments, normalize
+from jaxbn.core._arrays import as_inexact
+from jaxbn.core._values import check_function
 
 
 def standardize_kernel(
@@ -37,6 +39,7 @@ def standardize_kernel(
     References:
         Qiao et al., Weight Standardization, 2019. https://arxiv.org/abs/1903.10520
     """
+    kernel = as_inexact(kernel, "kernel")
     moments = batch_moments(kernel, axis=axis)
     options = {"axis": axis, "epsilon": epsilon, "delta": moments.delta}
     return normalize(kernel, moments.shift, moments.var, **options)
@@ -69,11 +72,15 @@ def standardize_kernels(
         (0.0, 8.0)
     """
 
+    if where is not None:
+        check_function("where", where, "of a path, such as 'stem/conv/kernel'")
+
     def change(path: tuple, leaf: Array) -> Array:
         names = [str(key.key) for key in path if hasattr(key, "key")]
         chosen = jnp.ndim(leaf) == 4 if where is None else where("/".join(names))
         if "kernel" not in names or not chosen:
             return leaf
-        return standardize_kernel(jnp.asarray(leaf), epsilon=epsilon)
+        array = as_inexact(leaf, f"params {'/'.join(names)!r}")
+        return standardize_kernel(array, epsilon=epsilon)
 
     return tree_util.tree_map_with_path(change, params)

@@ -7,7 +7,16 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental import jet
 
-from jaxbn import batch_moments, batch_norm, bn_apply, bn_init, reduce_moments
+from jaxbn import (
+    batch_moments,
+    batch_norm,
+    batch_renorm,
+    bn_apply,
+    bn_init,
+    domain_norm,
+    merge_moments,
+    reduce_moments,
+)
 from jaxbn.core import describe_groups, normalize
 
 X = jnp.ones((4, 2, 3))
@@ -247,6 +256,88 @@ REFUSALS = {
         "mask has shape (9, 1), which does not broadcast",
         "expected the shape (4, 2)",
     ),
+    "momentum of another kind": (
+        lambda: apply(momentum="0.9"),
+        "momentum is '0.9', expected 0 <= momentum <= 1",
+        "PyTorch's momentum",
+    ),
+    "momentum of another shape": (
+        lambda: apply(momentum=jnp.ones((2, 3))),
+        "momentum is an array of shape (2, 3) and dtype float32, expected a number",
+        "pass a number",
+    ),
+    "epsilon traced": (
+        lambda: jax.jit(lambda epsilon: apply(epsilon=epsilon))(1e-5),
+        "epsilon is an array of shape () and dtype float32, expected a small number",
+        "1e-5 is the default",
+    ),
+    "flag": (
+        lambda: batch_norm(unbiased="False"),
+        "unbiased is 'False', expected True or False",
+        "static_argnames='unbiased'",
+    ),
+    "dtype of no name": (
+        lambda: batch_norm(dtype="nosuch"),
+        "dtype is 'nosuch', expected a floating or complex dtype",
+        "that of x is the default",
+    ),
+    "x of words": (lambda: apply(["a"]), "x is ['a'], expected an array of", "NumPy"),
+    "x None": (lambda: apply(None), "x is None, expected an array of", "pass one"),
+    "mask of objects": (
+        lambda: apply(mask=[object()]),
+        "mask is [<object",
+        "expected an array of numbers",
+    ),
+    "state None": (
+        lambda: apply(state=None),
+        "state is None, expected a dict of arrays",
+        "the norm's init",
+    ),
+    "state of words": (
+        lambda: apply(state={**STATE, "var": "x"}),
+        "state['var'] is 'x', expected an array of numbers",
+        "subtree of one norm",
+    ),
+    "key": (
+        lambda: bn_init(3, key=0),
+        "key is 0, expected one random key",
+        "jax.random.key(0)",
+    ),
+    "axis by number": (
+        lambda: apply(axis_name=0),
+        "axis_name is 0, expected the name of an axis",
+        "vmap",
+    ),
+    "groups by example": (
+        lambda: apply(state={}, group_index=jnp.zeros(3, jnp.int32)),
+        "group_index is an array of shape (3,) and dtype int32, expected integers of",
+        "one an example",
+    ),
+    "groups without rows": (
+        lambda: apply(state={}, group_index=jnp.zeros(4, jnp.int32)),
+        "state has 'mean' of shape (), expected a row for each group",
+        "stack",
+    ),
+    "norm in a norm": (
+        lambda: domain_norm(2, None),
+        "norm is None, expected a jaxbn.Norm",
+        "what batch_norm() or another",
+    ),
+    "limits not numbers": (
+        lambda: batch_renorm(r_max=float("nan")),
+        "r_max is nan and d_max is 5.0, expected numbers r_max >= 1",
+        "1 and 0 are plain batch norm",
+    ),
+    "moments of shapes": (
+        lambda: merge_moments(batch_moments(X)._replace(m2=jnp.ones(2))),
+        "moments has fields of shapes [(3,), (3,), (3,), (2,)], expected four",
+        "batch_moments",
+    ),
+    "channels of normalize": (
+        lambda: normalize(X, jnp.zeros(1), jnp.ones(3)),
+        "mean has shape (1,), expected (3,)",
+        "check axis",
+    ),
     "unknown option": (
         lambda: batch_norm(momentun=0.9),
         "batch_norm got options ['momentun'], expected some of",
@@ -262,6 +353,13 @@ def test_refuses(name):
         call()
     assert fix in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_sizes_of_batches_beyond_counting_are_judged_at_once():
+    with pytest.raises(ValueError, match="num_examples is 1099511627776, expected an"):
+        describe_groups(3, 2**40, 4)
+    with pytest.raises(ValueError, match="size is 7 for a batch of 1073741824 on 4"):
+        describe_groups(7, 2**30, 4)
 
 
 @pytest.mark.usefixtures("eight_devices")

@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxbn import Moments, batch_moments, merge_moments
+from jaxbn import (
+    Moments,
+    batch_moments,
+    batch_norm,
+    bn_apply,
+    bn_init,
+    domain_norm,
+    merge_moments,
+)
 
 rng = np.random.default_rng(0)
 
@@ -109,3 +117,95 @@ def test_gradient_of_the_moments():
     np.testing.assert_allclose(
         var_of, 2 * (x - x.mean(0, keepdims=True)) / 5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("share", [1e-6, 0.03, 1.0, 40.0])
+def test_weights_say_how_much_each_counts_and_not_how_much_there_is(share):
+    """All of them together may be less than one element."""
+    x = jnp.asarray(rng.normal(2.0, 3.0, size=(8, 3)), jnp.float32)
+    weights = np.array([4, 1, 0, 2, 2, 1, 1, 3], np.float32)[:, None] / 14
+    mean = np.average(x, 0, np.ravel(weights))
+    var = np.average((np.asarray(x) - mean) ** 2, 0, np.ravel(weights))
+
+    moments = batch_moments(x, mask=weights * share)
+    np.testing.assert_allclose(moments.total, share, rtol=1e-6)
+    halves = [batch_moments(x[i::2], mask=weights[i::2] * share) for i in (0, 1)]
+    merged = merge_moments(jax.tree.map(lambda *f: jnp.stack(f), *halves))
+    for found in (moments, merged):
+        np.testing.assert_allclose(found.mean, mean, rtol=1e-5)
+        np.testing.assert_allclose(found.var, var, rtol=1e-5)
+
+    def normalized(x, share):
+        params, state = bn_init(3)
+        mask = weights * share
+        return bn_apply(params, state, x, True, mask=mask, update_stats=False)[0]
+
+    direction = jnp.asarray(rng.normal(size=x.shape), jnp.float32)
+    y, pull = jax.vjp(lambda x: normalized(x, share), x)
+    expected, pull_expected = jax.vjp(lambda x: normalized(x, 14.0), x)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    np.testing.assert_allclose(pull(direction)[0], pull_expected(direction)[0], 0, 1e-5)
+
+
+def test_a_variance_is_never_negative():
+    """Of a domain whose first example, from which deviations are measured, lies far
+    from all others and hardly counts: what is left of the difference is rounding."""
+    near = rng.normal(3.0, 1.0, size=256).astype(np.float32)
+    x = jnp.asarray(np.stack([np.zeros_like(near), *[near] * 7]))
+    norm = domain_norm(1, batch_norm(momentum=0.0, epsilon=1e-30))
+    params, state = norm.init(256)
+    weights, domain = jnp.array([1e-9, *[1.0] * 7]), jnp.zeros(8, int)
+    y, new = norm.apply(params, state, x, True, mask=weights, domain=domain)
+    assert np.all(new["var"] >= 0) and np.all(new["var"] < 1e-4)
+    assert np.all(np.isfinite(y))
+    y, _ = norm.apply(params, new, x, False, domain=domain)
+    assert np.all(np.isfinite(y))
+
+
+@pytest.mark.parametrize("custom", [True, False], ids=["custom", "plain"])
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_no_gradient_flows_to_a_mask(train, custom):
+    x = jnp.asarray(rng.normal(size=(6, 2)), jnp.float32)
+    weights = jnp.array([1.0, 0.5, 0.0, 2.0, 0.25, 1.0])
+    params, state = bn_init(2)
+
+    def of_layer(weights):
+        how = {"mask": weights, "custom_derivative": custom}
+        y, new = bn_apply(params, state, x, train, **how)
+        return jnp.sum(y**3) + jnp.sum(new["mean"]) + jnp.sum(new["var"] ** 2)
+
+    def of_moments(weights):
+        moments = batch_moments(x, mask=weights)
+        return jnp.sum(moments.mean**3) + jnp.sum(moments.var**2) + moments.total[0]
+
+    for loss in (of_layer, of_moments):
+        np.testing.assert_array_equal(jax.grad(loss)(weights), 0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_parts_near_the_largest_number_merge(sign):
+    """The sum of two such means overflows, that of their halves does not."""
+    means = jnp.array([[3.0e38], [3.2e38]]) * sign
+    parts = Moments(jnp.full((2, 1), 4.0), means, jnp.zeros((2, 1)), jnp.zeros((2, 1)))
+    merged = merge_moments(parts)
+    np.testing.assert_allclose(merged.mean, 3.1e38 * sign, rtol=1e-6)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_channel_that_is_mostly_zero_has_its_moments(masked):
+    """As behind a ReLU: what deviations are measured from is 0 then."""
+    x = np.maximum(rng.normal(-1.5, 1.0, size=(64, 5, 3)), 0).astype(np.float32)
+    x[:, :, 1] += 2.0
+    mask = rng.random((64, 5)) < 0.7 if masked else None
+    mean, var = exact(x if mask is None else x[mask])
+    moments = jax.jit(batch_moments)(x, mask=mask)
+    np.testing.assert_allclose(moments.mean, mean, rtol=1e-5)
+    np.testing.assert_allclose(moments.var, var, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (4, 2, 0), (0, 0)])
+def test_no_example_or_no_channel_at_all(shape):
+    moments = jax.jit(batch_moments)(jnp.zeros(shape))
+    assert all(field.shape == shape[-1:] for field in moments)
+    np.testing.assert_array_equal(moments.total, np.prod(shape[:-1]))
+    np.testing.assert_array_equal(moments.var, 0)

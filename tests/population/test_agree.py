@@ -1,5 +1,7 @@
 """Replicas that differ are found, and the first is named."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,3 +54,24 @@ def test_keys_and_complex_numbers_are_compared():
         assert_replicas_agree({"key": keys}, stacked=True)
     with pytest.raises(AssertionError, match=r"a differs .* 0 and 1, by up to 5"):
         assert_replicas_agree({"a": np.array([[1 + 1j], [4 + 5j]])}, stacked=True)
+
+
+def test_each_process_learns_what_differs_within_another(monkeypatch):
+    """Two processes in turn: what goes round says which array it is, and where."""
+    module = sys.modules["jaxbn.population._agree"]
+    leaves = [("a/mean", jnp.ones(2)), ("b/var", jnp.ones(3)), ("c", jnp.ones(1))]
+    sent = []
+
+    def gather(sums):
+        sent.append(sums)
+        return np.stack([sent[0], sums])
+
+    monkeypatch.setattr(module.multihost_utils, "process_allgather", gather)
+    module._compare_processes(leaves, (1, "b/var differs"))  # It says so itself.
+    with pytest.raises(AssertionError, match="b/var differs between replicas of pro"):
+        module._compare_processes(leaves, None)
+    sent.clear()
+    module._compare_processes(leaves, None)
+    other = [*leaves[:2], ("c", jnp.zeros(1))]
+    with pytest.raises(AssertionError, match="c differs between processes"):
+        module._compare_processes(other, None)

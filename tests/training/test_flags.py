@@ -75,12 +75,38 @@ def test_a_normalization_batch_is_judged_with_the_devices_asked_for():
 
 
 @pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("batch_size", 32.0, "--batch_size is 32.0, expected int"),
+        (
+            "batch_size",
+            2**31,
+            "--batch_size is 2147483648, expected 1 or more and less",
+        ),
+        ("learning_rate", "0.1", "--learning_rate is '0.1', expected float"),
+        ("seed", True, "--seed is True, expected int"),
+        ("augment", "no", "--augment is 'no', expected bool"),
+        ("data_dir", 3, "--data_dir is 3, expected str or None"),
+        ("norm_options", (3,), "--norm_options is (3,), expected a tuple of strings"),
+    ],
+)
+def test_values_of_another_type_are_refused(field, value, words):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        check_config(dataclasses.replace(TINY, **{field: value}))
+
+
+def test_what_is_no_configuration_is_refused():
+    with pytest.raises(ConfigError, match="config is None, expected a TrainConfig"):
+        check_config(None)
+
+
+@pytest.mark.parametrize(
     ("norm", "option", "words"),
     [
         ("group", "group.num_groups=7", "num_groups is 7 for 64 channels, expected a "),
         ("batch", "batch.axis=5", "axis 5 is out of range for x with 2 axes, expected"),
-        ("batch", 'batch.dtype="nosuch"', "data type 'nosuch' not understood"),
-        ("batch", "batch.bias_init=3", "'int' object is not callable"),
+        ("batch", 'batch.dtype="nosuch"', "dtype is 'nosuch', expected a floating or"),
+        ("batch", "batch.bias_init=3", "bias_init is 3, expected a function (key, sha"),
         ("batch", "batch.mask=3", "sets ['mask'] of batch, expected options of a lay"),
     ],
 )
