@@ -1,6 +1,6 @@
 """Endurance: runs of `train.py` left alone for hours, and killed over and over.
 
-    python -m tests.endurance digits --out docs/trust/digits.json
+    python -m tests.endurance digits --out docs/reliability/digits.json
     python -m tests.endurance images --data_dir DIR --minutes 60 --out FILE
 
 `digits` trains for 2,000 epochs twice: once undisturbed, while its memory, files,

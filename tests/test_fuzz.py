@@ -25,7 +25,8 @@ EACH, PAIRS, LINES = (10**9, 300, 3000) if ALL else (30, 4, 80)
 ROOMS = ("core", "linen", "nnx", "population", "surgery", "diagnostics", "models")
 ROOMS += ("tree", "data", "training", "variants")
 OF_TOOLS = (
-    *("as_model", "as_static", "at_batch", "each_part", "is_measured", "is_norm"),
+    *("as_model", "as_static", "at_batch", "check_known", "each_part"),
+    *("is_measured", "is_norm"),
     *("join_arrays", "layers_with_statistics", "library_class", "merge_two"),
     *("moments_of", "params_of", "path_name", "replacing", "run_jitted"),
     *("split_arrays", "stats_of", "variables_of", "with_stats"),
@@ -133,9 +134,8 @@ def test_wrong_arguments_are_refused_in_our_words(kind, record_property):
 def test_wrong_command_lines_are_refused_in_our_words(record_property):
     complaints = []
     for flag, line in fuzz.command_lines(SEED, LINES):
-        entry = fuzz.Entry(
-            "train.py", fuzz.run_line, {"line": line}, said={"line": (f"--{flag}",)}
-        )
+        said = {"line": (f"--{flag}", "--batch_size")}  # Which devices have to share.
+        entry = fuzz.Entry("train.py", fuzz.run_line, {"line": line}, said=said)
         complaint = fuzz.judge(entry, {"line": fuzz.Wrong(repr(line), line)})
         complaints += [] if complaint is None else [str(complaint)]
     record_property("calls", LINES)

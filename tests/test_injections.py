@@ -18,7 +18,7 @@ from tests.injections._judge import (
 )
 
 ROOT = Path(__file__).parents[1]
-RECORD = ROOT / "docs" / "trust" / "injections.json"
+RECORD = ROOT / "docs" / "reliability" / "injections.json"
 DOZEN = chosen(0)
 
 

@@ -95,11 +95,10 @@ def check_epsilon(epsilon: Any) -> None:
 def _check_together(groups: Any, size: object) -> None:
     if groups is not None and not _are_lists_of_ints(groups):
         flat = isinstance(groups, Sequence) and all(map(is_number, groups))
+        hint = f", or [{list(groups)}]" if flat else ""
         raise ValueError(
             f"axis_index_groups is {shown(groups)}, expected a list of lists of device "
-            "indices; for all devices together pass None"
-            + f", or [{list(groups)}]"
-            * flat
+            f"indices; for all devices together pass None{hint}"
         )
     if size is None:
         return

@@ -120,8 +120,8 @@ def sum_over_group(
     """
     for names in device_axes(axis_name, axis_index_groups):
         size, index = axis_size(names), axis_index(names)
-        if axis_index_groups is None:
-            value = sum_over(value, names)
+        if axis_index_groups is None or len(axis_index_groups) == 1:
+            value = sum_over(value, names)  # Typed as equal on all devices.
         else:
             group_of = jnp.array(group_indices(axis_index_groups, size))
             row = group_of[index]

@@ -14,7 +14,7 @@ from jax import lax
 
 from jaxbn.base import Array
 from jaxbn.core._values import (
-    as_array,
+    as_numpy,
     check_function,
     has_numbers,
     is_number,
@@ -80,7 +80,7 @@ def probe_landscape(
         section 3. https://arxiv.org/abs/1805.11604
     """
     check_function("loss", loss, "(params) -> scalar")
-    lengths = as_array("steps", steps)
+    lengths = jnp.asarray(as_numpy("steps", steps))
     if jnp.iscomplexobj(lengths):
         raise ValueError("steps are complex, expected real lengths; pass their size")
     lengths = lengths.astype(jnp.float32)

@@ -22,7 +22,7 @@ from jaxbn.diagnostics._examples import (
     with_noise,
     with_other_mates,
 )
-from jaxbn.tree import Call, watch
+from jaxbn.tree import Call, check_known, watch
 from jaxbn.tree._watch import check_model
 
 
@@ -101,6 +101,7 @@ def probe_leakage(
         Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, section 6.
     """
     check_model(model, variables)
+    check_known("probe_leakage", variables, x, args, kwargs, mates)
     x = as_array("x", x)
     if key is not None:
         check_key(key)

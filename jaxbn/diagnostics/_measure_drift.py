@@ -17,6 +17,7 @@ from jaxbn.core._mask import as_weights
 from jaxbn.diagnostics._drift import EPSILON, Drift, compare
 from jaxbn.tree import (
     Call,
+    check_known,
     each_part,
     find_layers,
     has_statistics,
@@ -67,6 +68,7 @@ def measure_drift(
         Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, figure 2.
     """
     variables = variables_of(model, variables)
+    check_known("measure_drift", variables, args, kwargs, precise)
     known = layers_with_statistics(variables)
     _, notes = run_jitted(model, _note, variables, *args, **kwargs)
     others = known if precise is None else find_layers(precise)

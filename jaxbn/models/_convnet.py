@@ -1,5 +1,7 @@
 """A small convolutional net for images of about 28x28."""
 
+import math
+
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -52,6 +54,6 @@ class ConvNet(nn.Module):
             )(x)
             x = normalize(self.norm, f"bn{i}", x, train, mask, domain)
             x = relu(self, f"layer{i}", x)
-        x = x.reshape(x.shape[0], -1)
+        x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
         head = nn.Dense(self.num_outputs, dtype=self.dtype, name="head")
         return head(x).astype(jnp.float32)

@@ -1,5 +1,7 @@
 """Fully connected nets: the MLP of the MNIST walk-through and a narrow, deep one."""
 
+import math
+
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -39,7 +41,7 @@ class MLP(nn.Module):
         for `domain_norm`.
         """
         x = as_input(self, x, train, None, mask, domain)
-        x = x.reshape(x.shape[0], -1)
+        x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
         for i, width in enumerate(self.hidden, 1):
             x = nn.Dense(
                 width,
@@ -83,7 +85,7 @@ class NarrowNet(nn.Module):
     ) -> Array:
         """Returns float32 outputs [N, num_outputs] of `x` [N, ...]."""
         x = as_input(self, x, train, None, mask, domain)
-        x = x.reshape(x.shape[0], -1)
+        x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
         x = normalize(self.norm, "bn0", x, train, mask, domain)
         start = {
             "kernel_init": nn.initializers.normal(1.0),

@@ -81,6 +81,8 @@ def _first_difference(
 
 def _rows(name: str, leaf: Any) -> list[list[tuple[Any, np.ndarray]]]:
     rows = np.asarray(leaf)
+    if rows.shape[:1] == (0,):
+        return []
     if rows.ndim == 0:
         raise ValueError(
             f"{name or 'tree'} is a scalar, expected a leading axis of replicas; pass "

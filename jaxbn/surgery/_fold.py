@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbn.base import Array
-from jaxbn.core._values import check_number
+from jaxbn.core._values import check_flags, check_number
 from jaxbn.surgery._pairs import Pair, find_pairs
 from jaxbn.surgery._rewrite import assemble
-from jaxbn.tree import Call, find_layers, params_of, stats_of, variables_of
+from jaxbn.tree import Call, check_known, find_layers, params_of, stats_of, variables_of
 
 
 class Folded(NamedTuple):
@@ -96,6 +96,8 @@ def fold(
         transposed convolutions is wrong (torch 2.13).
     """
     variables = variables_of(model, variables)
+    check_flags(dry_run=dry_run)
+    check_known("fold", variables, args, kwargs)
     if tolerance is not None:
         check_number("tolerance", tolerance, 0, fix="None for that of the dtype")
     found, refused = find_pairs(model, variables, *args, **kwargs)

@@ -110,7 +110,7 @@ def _check_numbers(config: TrainConfig) -> None:
     at_least = dict.fromkeys(_COUNTS, 1) | dict.fromkeys(_RATES, 0)
     for flag, least in at_least.items():
         value = getattr(config, flag)
-        most = 2**31 if flag in _COUNTS else math.inf
+        most = 2**31 if flag in (*_COUNTS, "bn_epsilon") else math.inf
         if value is not None and not least <= value < most:
             bound = f" and less than {most}" * (most <= value < math.inf)
             raise ConfigError(f"--{flag} is {value}, expected {least} or more{bound}")

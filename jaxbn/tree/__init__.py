@@ -16,6 +16,7 @@ from jaxbn.tree._measure import moments_of as moments_of
 from jaxbn.tree._parts import as_model as as_model
 from jaxbn.tree._parts import as_static as as_static
 from jaxbn.tree._parts import at_batch as at_batch
+from jaxbn.tree._parts import check_known as check_known
 from jaxbn.tree._parts import join_arrays as join_arrays
 from jaxbn.tree._parts import layers_with_statistics as layers_with_statistics
 from jaxbn.tree._parts import params_of as params_of

@@ -49,6 +49,19 @@ def layers_with_statistics(variables: Any) -> dict[str, dict[str, Any]]:
     return known
 
 
+def check_known(what: str, *trees: Any) -> None:
+    """Refuses what is traced, where numbers are looked at.
+
+    Raises:
+        ValueError: naming the function that looks.
+    """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees)):
+        raise ValueError(
+            f"{what} is given what is traced, expected arrays that are known: it looks "
+            "at numbers; call it outside of jit, grad and vmap"
+        )
+
+
 def at_batch(variables: Any, num: int) -> Any:
     """Returns variables whose random keys, which nnx models hold, are of a batch."""
     if not isinstance(variables, nnx.State):

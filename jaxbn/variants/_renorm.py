@@ -79,15 +79,15 @@ def batch_renorm(
         1 <= r_max < math.inf and 0 <= d_max < math.inf
     ):
         raise ValueError(
-            f"r_max is {shown(r_max)} and d_max is {shown(d_max)}, expected numbers "
-            "r_max >= 1 and d_max >= 0; 1 and 0 are plain batch norm"
+            f"r_max is {shown(r_max)} and d_max is {shown(d_max)}, expected "
+            "r_max >= 1 and d_max >= 0, finite; 1 and 0 are plain batch norm"
         )
     known = all(is_number(n) and n < 2**31 for n in steps)
     if not known or not 0 <= warmup_steps <= min(r_steps, d_steps):
         given = map(shown, steps)
         raise ValueError(
             "warmup_steps is {}, r_steps {} and d_steps {}, "
-            "expected numbers 0 <= warmup_steps <= r_steps and d_steps; equal ones "
+            "expected 0 <= warmup_steps <= r_steps and d_steps; equal ones "
             "switch".format(*given)
         )
     check_flags(debias=options.get("debias", True))

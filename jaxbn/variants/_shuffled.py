@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxbn.base import Array, AxisName, Norm, Params, State
 from jaxbn.core._checks import check_norm, check_switch, check_tree
 from jaxbn.core._devices import axis_names
-from jaxbn.core._values import as_array, shown
+from jaxbn.core._values import as_array, check_flags, shown
 from jaxbn.variants._shuffle import shuffle, unshuffle
 
 
@@ -86,6 +86,8 @@ def shuffled(norm: Norm, *, axis_name: AxisName | None = None, seed: int = 0) ->
     ) -> tuple[Array, State]:
         train, x = check_switch("train", train), as_array("x", x)
         check_tree("state", state)
+        switches = ("update_stats", "use_running_average")
+        check_flags(**{name: overrides.get(name) for name in switches})
         if "shuffles" not in state:
             raise ValueError(
                 f"state has keys {sorted(state)}, expected 'shuffles' among them; "

@@ -325,7 +325,7 @@ REFUSALS = {
     ),
     "limits not numbers": (
         lambda: batch_renorm(r_max=float("nan")),
-        "r_max is nan and d_max is 5.0, expected numbers r_max >= 1",
+        "r_max is nan and d_max is 5.0, expected r_max >= 1",
         "1 and 0 are plain batch norm",
     ),
     "moments of shapes": (

@@ -90,3 +90,23 @@ def test_pooled_statistics_are_typed_as_equal_on_all_devices():
     moments = jax.jit(mapped)(X)
     np.testing.assert_allclose(moments.mean, X.mean(0), rtol=1e-6)
     np.testing.assert_allclose(moments.var, X.var(0), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("eight_devices")
+@pytest.mark.parametrize("groups", [None, [[0, 1]]])
+def test_the_gradient_of_one_group_of_all_devices(groups):
+    """A group of all is typed as equal on all, as no groups are."""
+    mesh = Mesh(np.array(jax.devices()[:2]), ("devices",))
+
+    def train(params, x):
+        options = {"axis_name": "devices", "axis_index_groups": groups}
+        return bn_apply(params, STATE, x, True, **options)[0]
+
+    spec = P("devices")
+    mapped = jax.shard_map(train, mesh=mesh, in_specs=(P(), spec), out_specs=spec)
+    found, expected = (
+        jax.grad(lambda params, f=f: jnp.sum(f(params, X) ** 3))(PARAMS)
+        for f in (mapped, lambda params, x: bn_apply(params, STATE, x, True)[0])
+    )
+    for key in PARAMS:
+        np.testing.assert_allclose(found[key], expected[key], rtol=1e-4, atol=1e-4)

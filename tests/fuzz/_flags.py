@@ -62,7 +62,7 @@ def fields() -> Entry:
         "batch_size": ("normalization_batch_size",),
     }
     said |= {"bn_momentum": ("momentum",), "bn_epsilon": ("epsilon",)}
-    return Entry("jaxbn.training.TrainConfig", judged, given, said=said)
+    return Entry("jaxbn.training.TrainConfig", judged, given, said=said, weight=6)
 
 
 def command_lines(seed: int, count: int) -> Iterator[tuple[str, list[str]]]:

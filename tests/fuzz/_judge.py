@@ -103,6 +103,7 @@ def judge(entry: Entry, changed: dict[str, Wrong]) -> Complaint | None:
 
 
 OF_OTHERS = {
+    'Parameter "use_running_average" must be passed': "as of Flax's own layer",
     "Comparator raised exception while sorting pytree": "JAX sorts the keys of a dict",
 }
 """Words of others that are let through, and what they judge before jaxbn can."""
@@ -147,10 +148,11 @@ def _last_of_ours(error: Exception) -> str:
 
 
 def _is_signature(error: Exception) -> bool:
-    """Returns whether Python itself refused a keyword, which its message names."""
+    """Returns whether Python itself refused an argument, which its message says."""
     frames = traceback.extract_tb(error.__traceback__)
     in_house = [frame for frame in frames if frame.filename.startswith(HOUSE)]
-    keyword = "got an unexpected keyword argument" in str(error)
+    words = "got an unexpected keyword argument", "positional argument"
+    keyword = any(w in str(error) for w in words)
     return isinstance(error, TypeError) and (
         keyword or (not in_house and "argument" in str(error))
     )

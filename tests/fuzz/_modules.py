@@ -97,6 +97,7 @@ def modules() -> list[Entry]:
     norm = jaxbn.batch_norm()
     fields = {**OF_NORM, "use_fast_variance": True}
     options: dict[str, Any] = {"traced": True, "said": SAID, "functions": FUNCTIONS}
+    options["whole"] = ("norm",)
     return [
         Entry(
             "jaxbn.linen.BatchNorm",

@@ -58,7 +58,12 @@ def tools(model: Any, variables: Any, kind: str) -> list[Entry]:
         "batches": ("x",),
         "layers": ("where",),
     }
-    said |= {"x": ("x ", "batch")}
+    said |= {
+        "x": ("x ", "batch", "traced"),
+        "precise": ("traced",),
+        "mates": ("traced",),
+    }
+    said["variables"] += ("traced",)
     functions = ("call", "where", "norm")
     own = functools.partial(Entry, said=said, functions=functions, weight=0.5)
     nothing = lambda call: (call.proceed(), {})

@@ -76,14 +76,14 @@ def entries() -> list[Entry]:
             "jaxbn.population.merge_batch_stats",
             population.merge_batch_stats,
             {"batch_stats": STATS, "counts": [1, 2], "axis_name": None},
-            said={"batch_stats": ("counts",)},
+            said={"batch_stats": ("counts",), "axis_name": ("counts",)},
         ),
         plain(
             "jaxbn.population.assert_replicas_agree",
             population.assert_replicas_agree,
             {"tree": STATS, "stacked": True},
             may=(AssertionError,),
-            said={"tree": ("bn/",)},
+            said={"tree": ("bn/", "is a scalar")},
         ),
         plain(
             "jaxbn.population.effective_window", population.effective_window, momentum

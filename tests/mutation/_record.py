@@ -1,4 +1,4 @@
-"""What is written: results as they come, and the record in docs/trust."""
+"""What is written: results as they come, and the record in docs/reliability."""
 
 import hashlib
 import json
@@ -33,32 +33,37 @@ def append_result(work: Path, mutant: Mutant, result: Result) -> None:
 
 
 def read_results(work: Path) -> dict[str, dict[str, Any]]:
-    """Returns the last result of each mutant, with the seconds of all of them."""
+    """Returns the last result of each mutant.
+
+    With the seconds of all of them, and whether it passed all tests `at_first`.
+    """
     path, found = work / "results.jsonl", {}
     for line in path.read_text().splitlines() if path.exists() else []:
         one = json.loads(line)
-        before = found.get(one["key"], {"seconds": 0.0})
-        found[one["key"]] = {**one, "seconds": one["seconds"] + before["seconds"]}
+        before = found.get(one["key"], {"seconds": 0.0, "at_first": one["passed"]})
+        one["seconds"] += before["seconds"]
+        found[one["key"]] = {**one, "at_first": before["at_first"]}
     return found
 
 
 def write(work: Path, size: int, seed: int) -> None:
-    """Writes docs/trust/mutants.json and mutants.md."""
+    """Writes docs/reliability/mutants.json and mutants.md."""
     possible, results = read_possible(work), read_results(work)
-    chosen = [
-        m for m in sample(work / "original", possible, size, seed) if m.key in results
-    ]
-    tried = [_described(m, results[m.key]) for m in sorted(chosen)]
+    drawn = sample(work / "original", possible, size, seed)
+    tried = [_described(m, results[m.key]) for m in sorted(drawn) if m.key in results]
     rows = {
         file: {
             "possible": len(mutants),
-            "sampled": sum(one["file"] == file for one in tried),
+            "drawn": sum(mutant.file == file for mutant in drawn),
+            "tried": sum(one["file"] == file for one in tried),
             **{kind: _count(tried, kind, file) for kind in KINDS},
         }
         for file, mutants in possible.items()
     }
     total = sum((Counter(row) for row in rows.values()), Counter())
     judged = total["killed"] + total["survived"]
+    at_first = [m for m in drawn if results.get(m.key, {}).get("at_first")]
+    late = sum(why_equivalent(m) is None for m in at_first) - total["survived"]
     record = {
         "date": time.strftime("%Y-%m-%d"),
         "command": f"python -m tests.mutation run --sample {size} --seed {seed}",
@@ -67,12 +72,13 @@ def write(work: Path, size: int, seed: int) -> None:
         "jax": metadata.version("jax"),
         "cosmic-ray": metadata.version("cosmic-ray"),
         "seconds": round(sum(one["seconds"] for one in results.values())),
-        "total": {key: total[key] for key in ("possible", "sampled", *KINDS)},
+        "total": {key: total[key] for key in ("possible", "drawn", "tried", *KINDS)},
+        "killed by tests written since it was first tried": late,
         "killed of those that are not equivalent": round(total["killed"] / judged, 3),
         "files": rows,
         "mutants": tried,
     }
-    folder = ROOT / "docs" / "trust"
+    folder = ROOT / "docs" / "reliability"
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(record, indent=1, ensure_ascii=False)
     (folder / "mutants.json").write_text(text + "\n")
@@ -83,21 +89,25 @@ def write(work: Path, size: int, seed: int) -> None:
 def as_markdown(record: dict[str, Any]) -> str:
     """Returns the record for people."""
     total, share = record["total"], record["killed of those that are not equivalent"]
+    late = record["killed by tests written since it was first tried"]
+    left = total["drawn"] - total["tried"]
     lines = [
         "# Mutants",
         "",
-        f"Of {total['possible']} small changes of the library {total['sampled']} were "
-        f"drawn (seed in the command) and tried: {total['killed']} are noticed by a "
-        f"test, {total['equivalent']} change nothing that anybody could see, "
+        f"Of {total['possible']} small changes of the library {total['drawn']} were "
+        f"drawn and {total['tried']} tried: {total['killed']} are noticed by a test, "
+        f"{total['equivalent']} change nothing that anybody could see, "
         f"{total['survived']} survived. That is {share:.1%} of those that are not "
-        f"equivalent. `{record['command']}`, {record['date']}, jax {record['jax']}, "
-        f"{record['seconds']} s; every mutant is in `mutants.json`.",
+        f"equivalent; {late} of the killed survived when they were first tried, and "
+        f"tests were written, or more tests run, for them. {left} that were drawn "
+        f"were not tried. `{record['command']}`, {record['date']}, "
+        f"jax {record['jax']}, {record['seconds']} s; every one is in `mutants.json`.",
         "",
-        "| file | possible | tried | killed | equivalent | survived |",
-        "|---|---|---|---|---|---|",
+        "| file | possible | drawn | tried | killed | equivalent | survived |",
+        "|---|---|---|---|---|---|---|",
     ]
     for file, row in record["files"].items():
-        counts = (row[key] for key in ("possible", "sampled", *KINDS))
+        counts = (row[key] for key in ("possible", "drawn", "tried", *KINDS))
         lines.append(f"| `{file}` | {' | '.join(map(str, counts))} |")
     for kind in ("equivalent", "survived"):
         some = [one for one in record["mutants"] if one["outcome"] == kind]

@@ -1,7 +1,7 @@
 """Properties: the laws of the catalog, of norms and data that hypothesis draws.
 
     python -m pytest tests/test_properties.py
-    python -m tests.properties --examples=100000 --out=docs/trust/properties.json
+    python -m tests.properties --examples=100000 --out=docs/reliability/properties.json
 
 `test_laws.py` holds each law to rows written by hand, here norms, options, shapes,
 dtypes, masks and devices are drawn too, and norms are put into norms. XLA compiles for
