@@ -78,7 +78,7 @@ def normalize(
     if norm is None:
         return x
     if mask is not None:
-        mask = jnp.reshape(mask, (-1,) + (1,) * (x.ndim - 2))
+        mask = jnp.reshape(jnp.asarray(mask), (-1,) + (1,) * (x.ndim - 2))
     layer = jaxbn.linen.Norm(norm, use_running_average=not train, name=name)
     told: dict[str, Any] = {} if domain is None else {"domain": domain}
     return layer(x, mask=mask, **told)

@@ -54,10 +54,10 @@ def assert_replicas_agree(tree: Any, *, stacked: bool = False) -> None:
 
 def _as_numbers(name: str, leaf: Any) -> Any:
     """Returns a typed random key as what it consists of."""
-    if not is_array(leaf):
+    if not is_array(leaf) or isinstance(leaf, jax.core.Tracer):
         raise ValueError(
-            f"tree has {shown(leaf)} at {name!r}, expected arrays; leave out what is "
-            "none"
+            f"tree has {shown(leaf)} at {name!r}, expected arrays that are "
+            "known, not traced; leave out what is none"
         )
     typed = jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
     return jax.random.key_data(leaf) if typed else leaf

@@ -88,7 +88,7 @@ def _num_replicas(layers: dict[str, dict[str, Array]]) -> tuple[int, ...]:
         for path, layer in layers.items()
         for name, value in layer.items()
     }
-    if len(set(stacked.values())) > 1 or () in stacked.values():
+    if len(set(stacked.values())) > 1 or {(), (0,)} & set(stacked.values()):
         raise ValueError(
             f"the arrays of batch_stats are stacked {stacked} times, expected all "
             "alike; give every array a leading axis of replicas, or pass axis_name"

@@ -121,7 +121,7 @@ def from_equinox(
     check_flags(as_evaluated=as_evaluated)
     state = {}
     if count is not None:
-        count = int(count) if is_whole(count) else count
+        count = int(np.ravel(count)[0]) if is_whole(count) else count
         if not is_count(count):
             raise ValueError(
                 f"count is {shown(count)}, expected at least 1 batch; a layer that saw "

@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxbn.base import Array, AxisName, Norm, Params, State
+from jaxbn.core import feature_axes
 from jaxbn.core._checks import check_norm, check_switch, check_tree
 from jaxbn.core._devices import axis_names
 from jaxbn.core._values import as_array, check_flags, shown
@@ -135,13 +136,13 @@ def _either(given: Any, default: bool) -> bool:
 
 def _features(norm: Norm, ndim: int) -> tuple[int, ...]:
     """Returns the feature axes from 0, which has to be that of the examples."""
-    axes = norm.axis if isinstance(norm.axis, tuple) else (norm.axis,)
-    if any(a in (0, -ndim) for a in axes):
+    axes = feature_axes(norm.axis, ndim)
+    if 0 in axes:
         raise ValueError(
             f"norm has features along axis {norm.axis} of x with {ndim} axes, expected "
             "examples along axis 0; move the features, or pass a norm of another axis"
         )
-    return tuple(a % ndim for a in axes)
+    return axes
 
 
 def _by_example(

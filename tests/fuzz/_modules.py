@@ -156,6 +156,7 @@ def networks() -> list[Entry]:
             of_model(getattr(models, name)),
             {**given, **fields, **call},
             traced=True,
+            whole=("norm",),
             said={
                 "domain": ("batch_norm got", "bn_apply"),
                 "mask": ("x ",),

@@ -65,7 +65,9 @@ def tools(model: Any, variables: Any, kind: str) -> list[Entry]:
     }
     said["variables"] += ("traced",)
     functions = ("call", "where", "norm")
-    own = functools.partial(Entry, said=said, functions=functions, weight=0.5)
+    own = functools.partial(
+        Entry, said=said, functions=functions, whole=("norm",), weight=0.5
+    )
     nothing = lambda call: (call.proceed(), {})
     found = [
         own(

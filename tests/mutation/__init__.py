@@ -3,7 +3,7 @@
     pip install cosmic-ray coverage
     python -m tests.mutation map --work DIR       # which test runs which line
     python -m tests.mutation run --work DIR       # a sample, one after the other
-    python -m tests.mutation report --work DIR    # docs/reliability/mutants.json and .md
+    python -m tests.mutation report --work DIR    # docs/reliability/mutants.*
 
 A *mutant* is the library with one small change: a sign, a comparison, a number, a
 guard taken away. It is *killed* if a test fails and *survives* otherwise; a survivor is
