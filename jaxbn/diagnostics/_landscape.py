@@ -17,7 +17,6 @@ from jaxbn.core._values import (
     as_numpy,
     check_function,
     has_numbers,
-    is_number,
     shown,
 )
 
@@ -85,7 +84,7 @@ def probe_landscape(
         raise ValueError("steps are complex, expected real lengths; pass their size")
     lengths = lengths.astype(jnp.float32)
     for leaf in jax.tree.leaves(params):
-        if not has_numbers(leaf) and not is_number(leaf):
+        if not has_numbers(leaf) and not isinstance(leaf, float):
             raise ValueError(
                 f"params has {shown(leaf)}, expected floating arrays; keep what is "
                 "not trained within loss"

@@ -98,11 +98,13 @@ def _num_replicas(layers: dict[str, dict[str, Array]]) -> tuple[int, ...]:
 
 def _check_norms(norms: dict[str, dict[str, Array]]) -> None:
     for path, layer in norms.items():
-        for name, value in layer.items():
-            if not has_numbers(value):
+        for name in {"mean", "var"} & set(layer):
+            value = layer[name]
+            if not has_numbers(value) or jnp.result_type(value).itemsize < 2:
                 raise ValueError(
                     f"batch_stats has {shown(value)} as {name!r} of layer {path!r}, "
-                    "expected an array of numbers; pass the statistics of a model"
+                    "expected numbers of 16 bits or more; pass the statistics of a "
+                    "model"
                 )
         if "var" not in layer:
             raise ValueError(

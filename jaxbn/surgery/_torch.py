@@ -120,6 +120,12 @@ def from_torch(
                     "expected the count of a cumulative average; say cumulative=False"
                 )
             tracked = _as_array(prefix + "num_batches_tracked", tracked)
+            if tracked.size != 1:
+                raise ValueError(
+                    f"state_dict has num_batches_tracked of shape {tracked.shape} "
+                    f"beside {name!r}, expected one number"
+                )
+            tracked = tracked.reshape(())
             stats["count"] = np.full(var.shape, tracked)
         affine = {"weight": "scale", "bias": "bias"}
         params = {affine[k]: v for k, v in found.items() if k in affine}
