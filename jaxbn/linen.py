@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbn import base
+from jaxbn._values import as_array, check_flags
 from jaxbn.base import Array, Axes, AxisIndexGroups, AxisName, DType, Initializer
 from jaxbn.core import batch_norm, feature_axes, feature_shape
 from jaxbn.core._checks import check_norm
-from jaxbn.core._values import as_array, check_flags
 
 __all__ = ["BatchNorm", "Layer", "Norm", "call_norm"]
 

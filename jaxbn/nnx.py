@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxbn import base
+from jaxbn._values import check_flags, shown
 from jaxbn.base import Array, Axes, AxisIndexGroups, AxisName, DType, Initializer
 from jaxbn.core import batch_norm
 from jaxbn.core._checks import check_norm
-from jaxbn.core._values import check_flags, shown
 
 __all__ = ["BatchNorm", "Norm"]
 

@@ -7,6 +7,7 @@ import pytest
 
 HOUSE = Path(__file__).parents[1] / "jaxbn"
 FLOORS = {
+    "_values": 0,
     "base": 1,
     "data": 1,
     "core": 2,

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from jaxbn._values import as_array, shown
 from jaxbn.base import Array, Axes, DType
-from jaxbn.core._values import as_array, shown
 
 
 def feature_axes(axis: Axes, ndim: int) -> tuple[int, ...]:

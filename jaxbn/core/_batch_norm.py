@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 import jax
 from jax.typing import ArrayLike
 
+from jaxbn._values import as_dtype, check_function
 from jaxbn.base import (
     Array,
     Axes,
@@ -46,7 +47,6 @@ from jaxbn.core._remat import named_input
 from jaxbn.core._running import needs_count, update_running
 from jaxbn.core._shards import pooled_moments
 from jaxbn.core._training_pass import apply_batch, apply_stored
-from jaxbn.core._values import as_dtype, check_function
 
 Adjust: TypeAlias = Callable[[State, Moments], tuple[Array, Array]]
 """`adjust(state, moments) -> (gain, offset)`; see `bn_apply`."""

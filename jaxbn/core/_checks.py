@@ -10,17 +10,17 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbn.base import Array, Norm, Params, State
-from jaxbn.core._arrays import check_bits, is_jet, is_symbolic
-from jaxbn.core._devices import axis_names
-from jaxbn.core._layout import split_along
-from jaxbn.core._values import (
+from jaxbn._values import (
     check_flags,
     has_numbers,
     is_count,
     is_number,
     shown,
 )
+from jaxbn.base import Array, Norm, Params, State
+from jaxbn.core._arrays import check_bits, is_jet, is_symbolic
+from jaxbn.core._devices import axis_names
+from jaxbn.core._layout import split_along
 
 
 def check_features(num_features: int | Sequence[int]) -> tuple[int, ...]:

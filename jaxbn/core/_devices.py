@@ -17,8 +17,8 @@ import jax
 from jax import lax
 from jax.sharding import get_abstract_mesh
 
+from jaxbn._values import is_hashable, shown
 from jaxbn.base import Array, AxisIndexGroups, AxisName
-from jaxbn.core._values import is_hashable, shown
 
 
 def axis_names(axis_name: AxisName | None) -> tuple[str, ...]:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxbn._values import as_dtype, check_flags, check_function, check_key
 from jaxbn.base import Array, DType, Initializer, Params, State
 from jaxbn.core._arrays import check_bits, real_dtype, stats_dtype
 from jaxbn.core._checks import check_features, check_options
 from jaxbn.core._running import needs_count
-from jaxbn.core._values import as_dtype, check_flags, check_function, check_key
 
 OF_INITIALIZERS = "(key, shape, dtype), such as those of jax.nn.initializers"
 """What a function that starts a parameter takes."""

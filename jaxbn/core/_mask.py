@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from jaxbn._values import as_array
 from jaxbn.base import Array
 from jaxbn.core._arrays import feature_shape, real_dtype, reduction_axes
 from jaxbn.core._layout import keep, laid_per_feature
-from jaxbn.core._values import as_array
 
 
 def as_weights(

@@ -19,12 +19,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from jaxbn._values import has_numbers, is_axis, shown
 from jaxbn.base import Array, Axes
 from jaxbn.core._arrays import as_inexact, check_bits, feature_axes, real_dot
 from jaxbn.core._mask import as_weights, conceal, count
 from jaxbn.core._shift import by_parts, choose_shift
 from jaxbn.core._sums import deviation_sums
-from jaxbn.core._values import has_numbers, is_axis, shown
 
 
 class Moments(NamedTuple):

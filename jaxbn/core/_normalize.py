@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from jaxbn._values import as_array, as_dtype
 from jaxbn.base import Array, Axes, DType
 from jaxbn.core._arrays import (
     as_inexact,
@@ -22,7 +23,6 @@ from jaxbn.core._arrays import (
 )
 from jaxbn.core._checks import check_epsilon
 from jaxbn.core._mask import as_weights, conceal
-from jaxbn.core._values import as_array, as_dtype
 
 
 def normalize(

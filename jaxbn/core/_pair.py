@@ -7,13 +7,13 @@ import jax
 import numpy as np
 from jax.sharding import get_abstract_mesh
 
+from jaxbn._values import as_dtype
 from jaxbn.base import Axes, Norm
 from jaxbn.core._arrays import axes_of
 from jaxbn.core._batch_norm import bn_apply
 from jaxbn.core._checks import check_options
 from jaxbn.core._devices import axis_names, is_bound
 from jaxbn.core._init import bn_init
-from jaxbn.core._values import as_dtype
 
 _INIT_OPTIONS = (
     "use_scale",

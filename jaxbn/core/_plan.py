@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbn._values import as_array, shown
 from jaxbn.base import Array, AxisIndexGroups, AxisName, DType, State
 from jaxbn.core._checks import check_tree
 from jaxbn.core._devices import (
@@ -21,7 +22,6 @@ from jaxbn.core._devices import (
     mesh_size,
 )
 from jaxbn.core._sizes import resolve_groups
-from jaxbn.core._values import as_array, shown
 
 
 class Plan(NamedTuple):

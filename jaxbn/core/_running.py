@@ -16,12 +16,12 @@ per channel because a channel may sit a batch out.
 import jax.numpy as jnp
 from jax import lax
 
+from jaxbn._values import shown
 from jaxbn.base import Array, State
 from jaxbn.core._arrays import stats_dtype
 from jaxbn.core._checks import check_options, check_state
 from jaxbn.core._layout import laid_like
 from jaxbn.core._moments import Moments, as_divisor, check_moments
-from jaxbn.core._values import shown
 
 
 def update_running(

@@ -13,8 +13,8 @@ A size, the number of devices and the size of the whole batch decide it
 import math
 from typing import Any
 
+from jaxbn._values import is_count, shown
 from jaxbn.core._arrays import is_symbolic
-from jaxbn.core._values import is_count, shown
 
 
 def resolve_groups(

@@ -17,15 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxbn.data._order import Seed, shuffled_order
-from jaxbn.data._values import (
-    as_dtype,
+from jaxbn._values import (
+    as_number_dtype,
     as_numbers,
     check_count,
-    check_flag,
+    check_flags,
     check_key,
     shown,
 )
+from jaxbn.data._order import Seed, shuffled_order
 
 Tree = TypeVar("Tree")
 
@@ -42,7 +42,7 @@ def num_batches(num_examples: int, batch_size: int, *, drop_last: bool = False) 
     """
     check_count("num_examples", num_examples)
     check_count("batch_size", batch_size, 1)
-    check_flag("drop_last", drop_last)
+    check_flags(drop_last=drop_last)
     return num_examples // batch_size if drop_last else -(-num_examples // batch_size)
 
 
@@ -157,7 +157,10 @@ def to_float(
         >>> to_float(np.array([[0], [255]], np.uint8), [0.5], [0.5]).tolist()
         [[-1.0], [1.0]]
     """
-    x, dtype = jnp.asarray(as_numbers("inputs", inputs)), as_dtype("dtype", dtype)
+    x, dtype = (
+        jnp.asarray(as_numbers("inputs", inputs)),
+        as_number_dtype("dtype", dtype),
+    )
     if not (x.dtype == jnp.uint8 or jnp.issubdtype(x.dtype, jnp.floating)):
         raise ValueError(
             f"inputs have dtype {x.dtype}; expected uint8 (0..255) or a float: "

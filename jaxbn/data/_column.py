@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from jaxbn.data._values import as_dtype, as_numpy, check_count, shown
+from jaxbn._values import as_number_dtype, as_numpy, check_count, shown
 
 
 class DatasetUnavailable(ValueError):
@@ -83,7 +83,7 @@ class Column:
         for size in row_shape:
             check_count("row_shape", size)
         self.shape = (len(source), *row_shape)
-        self.dtype = as_dtype("dtype", dtype)
+        self.dtype = as_number_dtype("dtype", dtype)
         self.where = where
 
     def __len__(self) -> int:

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from jaxbn._values import has_numbers, shown
 from jaxbn.data._column import Column
 from jaxbn.data._split import Dataset, Split, channel_statistics
-from jaxbn.data._values import has_numbers, shown
 
 
 def join_domains(datasets: list[Dataset]) -> Dataset:

@@ -3,11 +3,11 @@
 import os
 from typing import Any
 
+from jaxbn._values import check_count, shown
 from jaxbn.data._embedded import EMBEDDED
 from jaxbn.data._join import join_domains
 from jaxbn.data._split import Dataset, channel_statistics
 from jaxbn.data._tfds import load_tfds
-from jaxbn.data._values import check_count, shown
 
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of images a split may take in memory, unless `load` is told otherwise."""

@@ -9,7 +9,7 @@ as its key, so any epoch's order is had at once, without the ones before it.
 import jax
 import numpy as np
 
-from jaxbn.data._values import shown
+from jaxbn._values import shown
 
 Seed = int | jax.Array
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxbn.data._values import as_numpy, check_count, shown
+from jaxbn._values import as_numpy, check_count, shown
 
 STRENGTHS = 5
 """How strong a change can be: 1 to 5."""

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxbn._values import as_numbers, as_numpy, shown
 from jaxbn.data._column import Column, Rows, as_rows, read_records
-from jaxbn.data._values import as_numbers, as_numpy, shown
 
 STATISTICS_ROWS = 10_000
 """Of a lazy split, so many evenly spaced rows estimate the mean and std."""

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 from numpy.typing import ArrayLike
 
+from jaxbn._values import check_count, shown
 from jaxbn.data._split import Split, read_rows
-from jaxbn.data._values import check_count, shown
 
 
 def stream(

@@ -8,7 +8,7 @@ import math
 import re
 from typing import Any, NamedTuple
 
-from jaxbn.core._values import shown
+from jaxbn._values import shown
 
 _KINDS = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
 _LINE = re.compile(rf"= (\(?\w+\[.*?) ({_KINDS})(-start)?\(")

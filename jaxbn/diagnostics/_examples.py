@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxbn._values import as_array, is_axis, shown
 from jaxbn.base import Array
-from jaxbn.core._values import as_array, is_axis, shown
 
 
 class Place(NamedTuple):

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxbn.base import Array
-from jaxbn.core._values import (
+from jaxbn._values import (
     as_numpy,
     check_function,
     has_numbers,
     shown,
 )
+from jaxbn.base import Array
 
 
 class Landscape(NamedTuple):

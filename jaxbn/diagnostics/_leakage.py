@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxbn._values import as_array, check_key, is_number, shown
 from jaxbn.base import Array
-from jaxbn.core._values import as_array, check_key, is_number, shown
 from jaxbn.diagnostics._examples import (
     Place,
     find_place,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from jaxbn.core._values import check_function, is_count, shown
+from jaxbn._values import check_function, is_count, shown
 from jaxbn.diagnostics._drift import Drift
 from jaxbn.diagnostics._measure_drift import measure_drift
 from jaxbn.diagnostics._report import drift_table

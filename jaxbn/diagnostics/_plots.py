@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxbn.core._values import shown
+from jaxbn._values import shown
 from jaxbn.diagnostics._drift import Drift
 from jaxbn.diagnostics._landscape import Landscape
 from jaxbn.diagnostics._leakage import Leakage, check_leakage

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxbn.core._values import check_number, is_number, shown
+from jaxbn._values import check_number, is_number, shown
 from jaxbn.diagnostics._drift import Drift
 
 

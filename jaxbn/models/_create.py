@@ -8,8 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxbn._values import shown
 from jaxbn.base import DType, Norm
-from jaxbn.core._values import shown
 from jaxbn.models._convnet import ConvNet
 from jaxbn.models._mlp import MLP, NarrowNet
 from jaxbn.models._resnet import ResNet

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 import jaxbn.linen
+from jaxbn._values import as_array, as_dtype, check_flags, is_count, shown
 from jaxbn.base import Array, Norm
 from jaxbn.core._checks import check_norm
-from jaxbn.core._values import as_array, as_dtype, check_flags, is_count, shown
 
 
 def as_input(

@@ -17,11 +17,11 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from jaxbn._values import shown
 from jaxbn.base import Array, AxisName
 from jaxbn.core import Moments, merge_replicas, update_running
 from jaxbn.core._devices import axis_names
 from jaxbn.core._moments import check_moments
-from jaxbn.core._values import shown
 from jaxbn.population._collect import as_handler, merge_trees
 from jaxbn.tree import find_layers, merge_two, replace_layers, watch
 

@@ -13,7 +13,7 @@ import numpy as np
 from jax import tree_util
 from jax.experimental import multihost_utils
 
-from jaxbn.core._values import check_flags, shown
+from jaxbn._values import check_flags, shown
 from jaxbn.tree import path_name
 from jaxbn.tree._watch import is_array
 

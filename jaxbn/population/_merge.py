@@ -16,9 +16,9 @@ from typing import Any
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxbn._values import as_array, has_numbers, shown
 from jaxbn.base import Array, AxisName
 from jaxbn.core import Moments, merge_replicas, stacks_along
-from jaxbn.core._values import as_array, has_numbers, shown
 from jaxbn.tree import find_layers, replace_layers
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxbn.core._values import check_flags, check_function, shown
+from jaxbn._values import check_flags, check_function, shown
 from jaxbn.population._collect import DEFINITIONS, share
 from jaxbn.population._install import install
 from jaxbn.population._passes import CallOf, Job, as_call, measure, one_by_one

@@ -7,7 +7,7 @@ that of a plain average of (1 + m) / (1 - m) batches, which is what *window* mea
 
 import math
 
-from jaxbn.core._values import is_number, shown
+from jaxbn._values import is_number, shown
 
 
 def effective_window(momentum: float) -> float:

@@ -12,8 +12,8 @@ import jax
 from flax import linen as nn
 from flax import nnx
 
+from jaxbn._values import check_function
 from jaxbn.base import Array, Norm
-from jaxbn.core._values import check_function
 from jaxbn.surgery._convert_linen import Converted
 from jaxbn.surgery._convert_nnx import convert_nnx
 from jaxbn.surgery._options import refuse_subclass

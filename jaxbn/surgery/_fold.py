@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbn._values import check_flags, check_number
 from jaxbn.base import Array
-from jaxbn.core._values import check_flags, check_number
 from jaxbn.surgery._pairs import Pair, find_pairs
 from jaxbn.surgery._rewrite import assemble
 from jaxbn.tree import Call, check_known, find_layers, params_of, stats_of, variables_of

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from jax import tree_util
 
+from jaxbn._values import shown
 from jaxbn.base import Array
-from jaxbn.core._values import shown
 from jaxbn.surgery._where import Where, check_where, choose, is_chosen
 from jaxbn.tree import (
     Call,

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+from jaxbn._values import check_function, shown
 from jaxbn.base import Norm
 from jaxbn.core import batch_norm
-from jaxbn.core._values import check_function, shown
 from jaxbn.tree import library_class
 
 _NAMES = ("axis", "momentum", "epsilon", "dtype", "param_dtype", "use_bias")

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbn.base import Params, State
-from jaxbn.core._values import (
+from jaxbn._values import (
     as_numpy,
     check_flags,
     check_mapping,
@@ -17,6 +16,7 @@ from jaxbn.core._values import (
     is_count,
     shown,
 )
+from jaxbn.base import Params, State
 
 
 def from_haiku(

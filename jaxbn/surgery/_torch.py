@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbn.core._values import (
+from jaxbn._values import (
     as_numpy,
     check_flags,
     check_mapping,

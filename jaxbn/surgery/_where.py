@@ -4,7 +4,7 @@ import fnmatch
 from collections.abc import Callable, Iterable, Sequence, Set
 from typing import TypeAlias
 
-from jaxbn.core._values import shown
+from jaxbn._values import shown
 
 Where: TypeAlias = str | Sequence[str] | Callable[[str], bool] | None
 """Layers by path: a pattern such as 'block1/*', or the start of a path such as

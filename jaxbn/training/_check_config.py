@@ -14,9 +14,9 @@ from typing import Any, Literal, get_origin
 import jax
 import jax.numpy as jnp
 
+from jaxbn._values import is_number, shown
 from jaxbn.base import Norm
 from jaxbn.core import resolve_groups
-from jaxbn.core._values import is_number, shown
 from jaxbn.data import dataset_names
 from jaxbn.models import create_model, model_names
 from jaxbn.training._config import ConfigError, TrainConfig

@@ -30,7 +30,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from jaxbn.core._values import shown
+from jaxbn._values import shown
 from jaxbn.training._digest import Damaged, digests_of, seal, unseal, verify
 from jaxbn.training._processes import Processes, share
 

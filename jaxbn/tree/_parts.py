@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 from flax import nnx
 
-from jaxbn.core._values import is_hashable, shown
+from jaxbn._values import is_hashable, shown
 from jaxbn.tree._call import Handler
 from jaxbn.tree._variables import find_layers, has_statistics
 from jaxbn.tree._watch import check_model, is_array, watch

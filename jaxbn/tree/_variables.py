@@ -10,8 +10,8 @@ from typing import Any
 
 from jax import tree_util
 
+from jaxbn._values import shown
 from jaxbn.base import Array
-from jaxbn.core._values import shown
 
 
 def find_layers(tree: Any) -> dict[str, dict[str, Array]]:

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import tree_util
 
+from jaxbn._values import check_flags, check_function, has_numbers, shown
 from jaxbn.base import Array
-from jaxbn.core._values import check_flags, check_function, has_numbers, shown
 from jaxbn.tree._call import Handler, Watcher, own_notes
 from jaxbn.tree._variables import find_layers, path_name
 

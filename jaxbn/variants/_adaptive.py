@@ -12,13 +12,13 @@ from typing import Any
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxbn._values import check_flags, is_number, shown
 from jaxbn.base import Array, Axes, Norm, Params, State
 from jaxbn.core import Moments, batch_norm, feature_axes
 from jaxbn.core._arrays import as_inexact
 from jaxbn.core._checks import check_switch
 from jaxbn.core._moments import as_divisor
 from jaxbn.core._normalize import inverse_deviation
-from jaxbn.core._values import check_flags, is_number, shown
 
 
 def adaptive_norm(

@@ -7,10 +7,10 @@ in evaluation, so there is no state, no leak between examples and nothing to est
 import functools
 from typing import Any
 
+from jaxbn._values import check_flags, is_count, shown
 from jaxbn.base import Array, DType, Norm
 from jaxbn.core._arrays import expand
 from jaxbn.core._mask import conceal
-from jaxbn.core._values import check_flags, is_count, shown
 from jaxbn.variants._each_example import by_group, by_position, each_example
 
 

@@ -11,13 +11,13 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxbn._values import as_array, is_count, shown
 from jaxbn.base import Array, Norm, Params, PartsFn, State
 from jaxbn.core import Moments, feature_axes, merge_moments
 from jaxbn.core._arrays import as_inexact
 from jaxbn.core._checks import check_norm, check_switch, check_tree
 from jaxbn.core._mask import as_weights
 from jaxbn.core._pair import takes_group_index
-from jaxbn.core._values import as_array, is_count, shown
 
 
 def domain_norm(

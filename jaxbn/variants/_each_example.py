@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxbn._values import shown
 from jaxbn.base import Array, DType, Norm, Params, State
 from jaxbn.core import batch_norm, feature_axes
 from jaxbn.core._arrays import as_inexact, expand, stats_dtype
 from jaxbn.core._checks import check_params, check_tracing
 from jaxbn.core._mask import as_weights
-from jaxbn.core._values import shown
 from jaxbn.variants._over_channels import Rows, over_channels
 from jaxbn.variants._over_positions import Groups, over_positions
 

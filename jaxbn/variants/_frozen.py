@@ -10,13 +10,13 @@ from typing import Any
 from jax import lax
 from jax.typing import ArrayLike
 
+from jaxbn._values import check_flags
 from jaxbn.base import Array, Axes, DType, Norm, Params, State
 from jaxbn.core import batch_norm, feature_axes, feature_shape, normalize
 from jaxbn.core._arrays import as_inexact, axes_of, expand, stats_dtype
 from jaxbn.core._checks import check_params, check_state, check_tree
 from jaxbn.core._mask import as_weights, conceal
 from jaxbn.core._normalize import inverse_deviation
-from jaxbn.core._values import check_flags
 
 
 def frozen_norm(

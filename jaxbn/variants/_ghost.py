@@ -10,12 +10,12 @@ from typing import Any
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxbn._values import is_count, shown
 from jaxbn.base import Array, Axes, Norm, Params, State
 from jaxbn.core import batch_norm, feature_axes
 from jaxbn.core._arrays import as_inexact, is_symbolic
 from jaxbn.core._checks import check_switch
 from jaxbn.core._mask import as_weights
-from jaxbn.core._values import is_count, shown
 
 
 def ghost_norm(

@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxbn._values import shown
 from jaxbn.base import Array, Axes, AxisIndexGroups, AxisName, DType, Params, State
 from jaxbn.core import (
     Moments,
@@ -25,7 +26,6 @@ from jaxbn.core._arrays import as_inexact
 from jaxbn.core._checks import check_options, check_params, check_state, check_switch
 from jaxbn.core._devices import axis_names, is_bound, mesh_size
 from jaxbn.core._running import needs_count
-from jaxbn.core._values import shown
 
 
 def apply_jointly(

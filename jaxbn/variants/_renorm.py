@@ -14,10 +14,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from jaxbn._values import check_flags, is_number, shown
 from jaxbn.base import Array, Axes, Norm, State
 from jaxbn.core import Moments, batch_norm
 from jaxbn.core._normalize import inverse_deviation
-from jaxbn.core._values import check_flags, is_number, shown
 
 
 def batch_renorm(

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxbn._values import as_array, check_key
 from jaxbn.base import Array, AxisName
 from jaxbn.core._devices import (
     as_varying,
@@ -26,7 +27,6 @@ from jaxbn.core._devices import (
     is_bound,
 )
 from jaxbn.core._layout import layout_of
-from jaxbn.core._values import as_array, check_key
 
 Tree = TypeVar("Tree")
 

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxbn._values import as_array, check_flags, shown
 from jaxbn.base import Array, AxisName, Norm, Params, State
 from jaxbn.core import feature_axes
 from jaxbn.core._checks import check_norm, check_switch, check_tree
 from jaxbn.core._devices import axis_names
-from jaxbn.core._values import as_array, check_flags, shown
 from jaxbn.variants._shuffle import shuffle, unshuffle
 
 

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxbn._values import as_array, is_count, shown
 from jaxbn.base import Array, Norm, Params, State
 from jaxbn.core import feature_axes
 from jaxbn.core._checks import check_switch
-from jaxbn.core._values import as_array, is_count, shown
 from jaxbn.variants._domain import domain_norm, parts_by_domain
 
 

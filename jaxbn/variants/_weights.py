@@ -9,10 +9,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax import tree_util
 
+from jaxbn._values import check_function
 from jaxbn.base import Array
 from jaxbn.core import batch_moments, normalize
 from jaxbn.core._arrays import as_inexact
-from jaxbn.core._values import check_function
 
 
 def standardize_kernel(

@@ -1,7 +1,8 @@
 """Values: what an argument may be at all, and how a message shows what came instead.
 
 One question each (a number, a switch, an array, a dtype, a key), asked of Python values
-while tracing. What a value means where it is used is judged there.
+while tracing. What a value means where it is used is judged there. Imports nothing of
+jaxbn, and is imported by all of it.
 """
 
 import math
@@ -11,8 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from jaxbn.base import Array, DType
+from jax.typing import DTypeLike
 
 LONGEST = 60
 """Characters of a value in a message."""
@@ -82,6 +82,21 @@ def check_number(
         raise ValueError(f"{name} is {shown(value)}, expected a number{bounds}; {fix}")
 
 
+def check_count(
+    name: str, value: Any, least: int = 0, most: int = 2**31, otherwise: str = ""
+) -> None:
+    """Refuses what is no int from `least` to below `most`, which int32 holds.
+
+    Raises:
+        ValueError: naming it.
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not least <= value < most:
+        bound = f"less than {most}" if whole and value >= most else f"{least} or more"
+        bound = bound if whole else f"an int, {bound}"
+        raise ValueError(f"{name} is {shown(value)}; expected {bound}{otherwise}")
+
+
 def check_flags(**flags: object) -> None:
     """Refuses what is neither true nor false: words, arrays, what is traced.
 
@@ -106,16 +121,17 @@ def check_function(name: str, value: object, what: str) -> None:
         raise ValueError(f"{name} is {shown(value)}, expected a function {what}")
 
 
-def as_array(name: str, value: Any) -> Array:
+def as_array(name: str, value: Any) -> jax.Array:
     """Returns `value` as an array of numbers or bools.
 
     Raises:
         ValueError: naming it, if it is none.
     """
-    array: Any = None
-    if not isinstance(value, str | bytes | None):
+    array: Any = value
+    if not isinstance(value, jax.Array):
+        words = [v for v in jax.tree.leaves(value) if isinstance(v, str | bytes)]
         try:
-            array = jnp.asarray(value)
+            array = None if value is None or words else jnp.asarray(value)
         except (TypeError, ValueError, OverflowError):
             array = None
     if array is None or not has_numbers(array):
@@ -132,16 +148,28 @@ def as_numpy(name: str, value: Any) -> np.ndarray:
     Raises:
         ValueError: naming it, if it is none, or traced.
     """
-    array: Any = None
-    if not isinstance(value, str | bytes | jax.core.Tracer | None):
+    if isinstance(value, jax.core.Tracer):
+        raise ValueError(
+            f"{name} is traced, expected an array of numbers that are known; call it "
+            "outside of jit"
+        )
+    return np.asarray(as_numbers(name, value))
+
+
+def as_numbers(name: str, value: Any) -> np.ndarray | jax.Array:
+    """Returns an array of numbers or bools; JAX's stay as they are, traced ones too.
+
+    Raises:
+        ValueError: naming it, if it is none.
+    """
+    array: Any = value
+    if not isinstance(value, jax.Array):
         try:
-            array = np.asarray(value)
+            array = None if isinstance(value, str | bytes) else np.asarray(value)
         except (TypeError, ValueError):
             array = None
     if array is None or not has_numbers(array):
-        raise ValueError(
-            f"{name} is {shown(value)}, expected an array of numbers that are known"
-        )
+        raise ValueError(f"{name} is {shown(value)}, expected an array of numbers")
     return array
 
 
@@ -162,24 +190,42 @@ def has_numbers(array: Any) -> bool:
     return known and (dtype == np.bool_ or jnp.issubdtype(dtype, jnp.number))
 
 
-def as_dtype(name: str, dtype: DType, default: str = "that of x") -> np.dtype:
+def as_dtype(
+    name: str, dtype: DTypeLike | None, default: str = "that of x"
+) -> np.dtype:
     """Returns a floating or complex dtype; the message says what the `default` is.
 
     Raises:
         ValueError: naming it, if it is none.
     """
-    found = None
-    if dtype is not None and not isinstance(dtype, jax.Array | np.ndarray | np.generic):
-        try:
-            found = np.dtype(dtype)
-        except (TypeError, ValueError):
-            found = None
+    found = _dtype_of(dtype)
     if found is None or not jnp.issubdtype(found, jnp.inexact):
         raise ValueError(
             f"{name} is {shown(dtype)}, expected a floating or complex dtype, such as "
             f"'bfloat16'; {default} is the default"
         )
     return found
+
+
+def as_number_dtype(name: str, dtype: Any) -> np.dtype:
+    """Returns a dtype of numbers or bools.
+
+    Raises:
+        ValueError: naming it, if it is none.
+    """
+    found = _dtype_of(dtype)
+    if found is None or not has_numbers(np.zeros((), found)):
+        raise ValueError(f"{name} is {shown(dtype)}, expected a dtype of numbers")
+    return found
+
+
+def _dtype_of(dtype: Any) -> np.dtype | None:
+    if dtype is None or isinstance(dtype, jax.Array | np.ndarray | np.generic):
+        return None
+    try:
+        return np.dtype(dtype)
+    except (TypeError, ValueError):
+        return None
 
 
 def check_key(key: Any) -> None:
