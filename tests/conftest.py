@@ -4,7 +4,6 @@ Warnings are errors by `pyproject.toml`. float64 is off by default, as for users
 test that needs it says `with x64():`.
 """
 
-import contextlib
 import gc
 import os
 import tempfile
@@ -13,6 +12,7 @@ import hypothesis
 import jax
 import numpy as np
 import pytest
+from float64 import double_precision
 
 # Programs run once here, so that what XLA spends on them is most of the time: half of
 # it with less of LLVM, and the emitters of old where there still is a choice. The pass
@@ -105,17 +105,6 @@ def forget():
     yield
     jax.clear_caches()
     gc.collect()
-
-
-@contextlib.contextmanager
-def double_precision():
-    """Enables float64 and complex128, and gives float64 up again on the way out."""
-    if hasattr(jax, "enable_x64"):  # jax >= 0.8
-        enable = jax.enable_x64
-    else:
-        from jax.experimental import enable_x64 as enable
-    with enable(True):
-        yield
 
 
 @pytest.fixture(scope="session")

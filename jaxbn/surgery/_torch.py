@@ -241,4 +241,5 @@ def _put(tree: dict[str, Any], path: list[str], layer: dict[str, Any]) -> None:
     """Puts arrays at a path of nested dicts, in place."""
     for part in path:
         tree = tree.setdefault(part, {})
-    tree |= {name: jnp.asarray(value, jnp.float32) for name, value in layer.items()}
+    # Copies: torch changes its buffers in place, which asarray may share.
+    tree |= {name: jnp.array(value, jnp.float32) for name, value in layer.items()}

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import oracle
 import oracle_variants
-from conftest import double_precision
+from float64 import double_precision
 
 from tests.properties import _norms as norms
 from tests.properties._compositions import KINDS

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxbn.data import eval_indices, load
-from jaxbn.training import Interrupted, TrainConfig, fit
+from jaxbn.training import Interrupted, TrainConfig, _loop, fit
 from jaxbn.training._arms import create_arm
 from jaxbn.training._config import differences
 from jaxbn.training._feed import place
@@ -144,7 +145,8 @@ def stop_after_one_epoch(config):
             return run.epoch == 1
 
     try:
-        run.train(Later())
+        with mock.patch.object(_loop, "CHUNK_SECONDS", 0.0):  # One step at a time.
+            run.train(Later())
     finally:
         run.report.close()
 
