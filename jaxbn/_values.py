@@ -42,11 +42,14 @@ def is_number(value: object) -> bool:
     return isinstance(value, float) or bool(abs(value) < 2**63)  # What arrays can hold.
 
 
-def is_count(value: object, least: int = 1) -> bool:
-    """Returns whether a value is an int that counts something, from `least` on."""
+def is_count(value: object, least: float = 1, most: float = 2**31) -> bool:
+    """Returns whether a value is an int from `least` to below `most`, and no bool.
+
+    As many as an index can count, by default.
+    """
     if not isinstance(value, int | np.integer) or isinstance(value, bool):
         return False
-    return bool(least <= value < 2**31)  # As many as an index can count.
+    return bool(least <= value < most)
 
 
 def is_axis(axis: object, ndim: int) -> bool:
@@ -90,9 +93,10 @@ def check_count(
     Raises:
         ValueError: naming it.
     """
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or not least <= value < most:
-        bound = f"less than {most}" if whole and value >= most else f"{least} or more"
+    if not is_count(value, least, most):
+        large = is_count(value, most, math.inf)
+        bound = f"less than {most}" if large else f"{least} or more"
+        whole = is_count(value, -math.inf, math.inf)
         bound = bound if whole else f"an int, {bound}"
         raise ValueError(f"{name} is {shown(value)}; expected {bound}{otherwise}")
 

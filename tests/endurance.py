@@ -99,18 +99,17 @@ def judge(looks):
         (part[-1]["epochs"] - part[0]["epochs"]) / (part[-1]["cpu"] - part[0]["cpu"])
         for part in parts
     ]
-    middle = {
-        key: [statistics.median(seen[key] for seen in part) for part in (first, last)]
-        for key in ("memory",)
-    }
+    memory = [
+        statistics.median(seen["memory"] for seen in part) for part in (first, last)
+    ]
     fewest = {
         key: [min(seen[key] for seen in part) for part in (first, last)]
         for key in ("files", "threads")
     }
     return {
         "epochs": total,
-        "memory_mb": [round(value) for value in middle["memory"]],
-        "memory_gained": round(middle["memory"][1] / middle["memory"][0] - 1, 4),
+        "memory_mb": [round(value) for value in memory],
+        "memory_gained": round(memory[1] / memory[0] - 1, 4),
         "files": fewest["files"],
         "threads": fewest["threads"],
         "epochs_a_cpu_second": [round(rate, 4) for rate in rates],

@@ -6,7 +6,7 @@ together: `_plan` and `_sizes`, `_shards` (parts of one array), `_by_index` (exa
 a traced index), `_reduce` (across devices), `_devices` and `_layout` (what pmap,
 shard_map and jit differ in). *Sums*, how they are taken and what compilers need:
 `_shift`, `_sums`, `_linear`, `_mask`, `_remat`. `_batch_norm`, `_init` and `_pair` make
-a layer of it; `_checks` refuses what does not fit, `_values` what cannot be meant.
+a layer of it; `_checks` refuses what does not fit.
 """
 
 from jaxbn.core._arrays import feature_axes as feature_axes

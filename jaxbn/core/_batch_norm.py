@@ -44,7 +44,7 @@ from jaxbn.core._mask import as_weights
 from jaxbn.core._moments import Moments
 from jaxbn.core._plan import Batch, Plan, by_index, check_groups, make_plan
 from jaxbn.core._remat import named_input
-from jaxbn.core._running import needs_count, update_running
+from jaxbn.core._running import absorb, needs_count
 from jaxbn.core._shards import pooled_moments
 from jaxbn.core._training_pass import apply_batch, apply_stored
 
@@ -277,7 +277,7 @@ def _take_step(
         return y, {}
     if index is None:
         moments = pooled_moments(moments, batch.plan, state["mean"].ndim > rank)
-    return y, update_running(
+    return y, absorb(
         state,
         moments,
         momentum=step.momentum,

@@ -13,6 +13,8 @@ after one step evaluation uses the statistics of that batch exactly. `count` is 
 per channel because a channel may sit a batch out.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -71,14 +73,32 @@ def update_running(
     check_options(
         momentum, 0.0, debias, unbiased=unbiased, skip_nonfinite=skip_nonfinite
     )
-    counts = needs_count(momentum, debias)
     check_moments(moments)
-    check_state(state, moments.total.shape, counts=counts)
+    check_state(state, moments.total.shape, counts=needs_count(momentum, debias))
+    rule = {"momentum": momentum, "debias": debias, "unbiased": unbiased}
+    return absorb(state, moments, skip_nonfinite=skip_nonfinite, **rule)
+
+
+def absorb(
+    state: State,
+    moments: Moments,
+    *,
+    momentum: Any,
+    debias: bool,
+    unbiased: bool,
+    skip_nonfinite: bool,
+) -> State:
+    """Does what `update_running` does, with options and a state that are checked.
+
+    Raises:
+        ValueError: if `momentum` is neither a number nor one a channel.
+    """
     if jnp.shape(0 if momentum is None else momentum) not in ((), moments.total.shape):
         raise ValueError(
             f"momentum is {shown(momentum)}, expected a number, or one a channel, of "
             f"shape {moments.total.shape}; pass a number"
         )
+    counts = needs_count(momentum, debias)
     moments = Moments(*(laid_like(field, state["mean"]) for field in moments))
     total, mean, var = moments.total, moments.mean, moments.var
     count = state["count"].astype(var.dtype) if counts else None

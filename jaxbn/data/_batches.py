@@ -157,10 +157,8 @@ def to_float(
         >>> to_float(np.array([[0], [255]], np.uint8), [0.5], [0.5]).tolist()
         [[-1.0], [1.0]]
     """
-    x, dtype = (
-        jnp.asarray(as_numbers("inputs", inputs)),
-        as_number_dtype("dtype", dtype),
-    )
+    x = jnp.asarray(as_numbers("inputs", inputs))
+    dtype = as_number_dtype("dtype", dtype)
     if not (x.dtype == jnp.uint8 or jnp.issubdtype(x.dtype, jnp.floating)):
         raise ValueError(
             f"inputs have dtype {x.dtype}; expected uint8 (0..255) or a float: "

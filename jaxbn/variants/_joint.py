@@ -20,12 +20,11 @@ from jaxbn.core import (
     merge_moments,
     normalize,
     reduce_moments,
-    update_running,
 )
 from jaxbn.core._arrays import as_inexact
 from jaxbn.core._checks import check_options, check_params, check_state, check_switch
 from jaxbn.core._devices import axis_names, is_bound, mesh_size
-from jaxbn.core._running import needs_count
+from jaxbn.core._running import absorb, needs_count
 
 
 def apply_jointly(
@@ -136,7 +135,7 @@ def apply_jointly(
         if update:
             rule: dict[str, Any] = {"unbiased": unbiased, "debias": debias}
             rule |= {"momentum": momentum, "skip_nonfinite": skip_nonfinite}
-            state = update_running(state, moments, **rule)
+            state = absorb(state, moments, **rule)
     affine = params.get("scale"), params.get("bias")
     ys = (normalize(x, mean, var, *affine, mask=mask, **parts) for x, mask in pairs)
     return tuple(ys), state

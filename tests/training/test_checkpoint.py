@@ -1,7 +1,9 @@
 """Checkpoints by themselves: which stay, which are read, what happens on failure."""
 
+import errno
 import gc
 import logging
+import os
 import sys
 import warnings
 from types import SimpleNamespace
@@ -203,3 +205,16 @@ def test_processes_meet_before_one_of_them_sets_anything_aside(tmp_path):
     processes = SimpleNamespace(meet=meet, leads=True, count=1, index=0)
     load_newest(tmp_path, LIKE, lambda line: None, processes)
     assert met[0][1] == [1] and len(met) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_before_a_save_begins(
+    tmp_path, monkeypatch
+):
+    def refuse(path, *rest):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(module.ocp, "save_checkpointables", pytest.fail)
+    monkeypatch.setattr(os, "mkdir", refuse)
+    words = r"of step 3 could not be written to .* \(Permission denied\); there is none"
+    with pytest.raises(CheckpointError, match=words):
+        save_checkpoint(tmp_path, 3, Checkpoint({}, {}, {}, {}), 2, ALONE)
