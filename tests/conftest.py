@@ -15,13 +15,19 @@ import pytest
 from float64 import double_precision
 
 # Programs run once here, so that what XLA spends on them is most of the time: half of
-# it with less of LLVM, and the emitters of old where there still is a choice. The pass
-# on the floor versions has its own flags, and runs as users do.
+# it with less of LLVM, and the emitters of old where there still is a choice; a quarter
+# less in one piece each, where workers have a core each. The pass on the floor versions
+# has its own flags, and runs as users do.
 FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+FAST += " --xla_cpu_parallel_codegen_split_count=1"
 if jax.__version_info__ < (0, 11):
     FAST += " --xla_cpu_use_fusion_emitters=false"
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}".strip()
+
+# A collection looks at all of JAX; they are a tenth of the time by default.
+gc.freeze()
+gc.set_threshold(100_000, 50, 100)
 
 # Processes that tests start compile the same programs again and again.
 PROGRAMS = {

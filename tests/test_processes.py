@@ -71,18 +71,18 @@ def numbers(rows):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """One process, one device, four epochs."""
+    """One process, one device, three epochs."""
     folder = tmp_path_factory.mktemp("alone")
-    ((code, _, err),) = finish([start(("--num_epochs=4", "--num_devices=1"), folder)])
+    ((code, _, err),) = finish([start(("--num_epochs=3", "--num_devices=1"), folder)])
     assert code == 0, err
     return rows_of(folder)
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
-    """Two processes, two devices each, four epochs."""
+    """Two processes, two devices each, three epochs."""
     folder = tmp_path_factory.mktemp("together")
-    first, second = finish(start_two(("--num_epochs=4",), folder))
+    first, second = finish(start_two(("--num_epochs=3",), folder))
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
     return rows_of(folder), first[1], second[1]
 
@@ -96,7 +96,7 @@ def test_two_processes_have_the_curve_of_one(alone, together):
 
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_killed_process_is_named_and_the_run_goes_on(lost, together, tmp_path):
-    flags = ("--num_epochs=4",)
+    flags = ("--num_epochs=3",)
     processes = start_two(flags, tmp_path)
     folder = tmp_path / "w" / "checkpoints"
     deadline = time.monotonic() + 120
@@ -124,7 +124,7 @@ def test_a_killed_process_is_named_and_the_run_goes_on(lost, together, tmp_path)
 
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     """Two begin with ghost batches in each device; asked to stop; one goes on."""
-    flags = ("--num_epochs=40", "--normalization_batch_size=4", "--eval_every=40")
+    flags = ("--num_epochs=24", "--normalization_batch_size=4", "--eval_every=24")
     processes = start_two(flags, tmp_path)
     timing = tmp_path / "w" / "timing.jsonl"
     deadline = time.monotonic() + 120
@@ -138,7 +138,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     ((code, out, err),) = finish([last])
     assert code == 0, err
     assert "resuming after step" in out
-    assert rows_of(tmp_path)[-1]["epoch"] == 40
+    assert rows_of(tmp_path)[-1]["epoch"] == 24
 
 
 def test_a_cluster_that_jax_knows_needs_no_flags(tmp_path):
@@ -162,8 +162,8 @@ def test_bad_flags_end_all_processes(tmp_path):
 
 
 def test_processes_that_diverge_end_alike(tmp_path):
-    flags = "--num_epochs=2", "--norm=none,batch", "--learning_rate=1e3"
-    ends = finish(start_two((*flags, "--checkpoint_every=1"), tmp_path))
+    flags = "--num_epochs=2", "--norm=none,batch", "--model=narrow"
+    ends = finish(start_two((*flags, "--learning_rate=3"), tmp_path))
     assert [code for code, _, _ in ends] == [3, 3], ends
     words = "train.py: none diverged in step"
     (first,) = {

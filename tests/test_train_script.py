@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
+
+import train
 
 ROOT = Path(__file__).parents[1]
 SHORT = ("--train_limit=320", "--test_limit=100", "--seed=3")
@@ -131,9 +134,9 @@ def test_killed_at_a_random_moment_and_resumed_is_bit_for_bit_the_same(whole, tm
 
 
 def test_asked_to_stop_it_saves_in_the_middle_of_an_epoch_and_goes_on(tmp_path):
-    flags = ("--workdir=w", "--num_epochs=90", "--norm=batch", "--train_limit=640")
-    flags += ("--batch_size=2", "--test_limit=20", "--eval_every=90")
-    flags += ("--checkpoint_every=90", "--dtype=bfloat16")
+    flags = ("--workdir=w", "--num_epochs=12", "--norm=batch", "--train_limit=640")
+    flags += ("--batch_size=2", "--test_limit=20", "--eval_every=12")
+    flags += ("--checkpoint_every=12", "--dtype=bfloat16")
     process = start(*flags, cwd=tmp_path)
     compiled = tmp_path / "w" / "timing.jsonl"
     code, _, err = kill_when(process, compiled.exists, signal.SIGTERM)
@@ -142,7 +145,7 @@ def test_asked_to_stop_it_saves_in_the_middle_of_an_epoch_and_goes_on(tmp_path):
     assert "saved; go on with --resume --workdir=w" in line
     (saved,) = (tmp_path / "w" / "checkpoints").glob("step_*")
     step = int(saved.name.removeprefix("step_"))
-    assert 0 < step < 90 * 320
+    assert 0 < step < 12 * 320
     code, out, err = run(*flags, "--resume", "--profile", cwd=tmp_path)
     assert code == 0, err
     assert f"resuming after step {step}" in out
@@ -187,25 +190,41 @@ def test_a_workdir_of_another_run_is_left_alone(whole):
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
 
 
-@pytest.mark.parametrize(
-    ("flags", "code", "words"),
-    [
-        (["--model=resnet21"], 2, "model is 'resnet21', expected one of mlp"),
-        (["--learning_rat=1"], 2, "--learning-rate"),
-        (["--batch_size=7", "--num_devices=2"], 2, "expected a multiple of the 2"),
-        (["--dataset=mnist", "--data_dir=nowhere"], 1, "not prepared in nowhere"),
-        (["--norm=batch,ghost"], 2, "add --norm_options ghost.size=8"),
-        ([f"--workdir={__file__}"], 2, "test_train_script.py is a file, expected a fo"),
-    ],
-)
-def test_bad_flags_and_missing_data_end_in_words(flags, code, words, tmp_path):
-    found, out, err = run(*flags, cwd=tmp_path)
-    assert found == code
+BAD = [
+    (["--model=resnet21"], 2, "model is 'resnet21', expected one of mlp"),
+    (["--learning_rat=1"], 2, "--learning-rate"),
+    (["--batch_size=7", "--num_devices=2"], 2, "expected a multiple of the 2"),
+    (["--dataset=mnist", "--data_dir=nowhere"], 1, "not prepared in nowhere"),
+    (["--norm=batch,ghost"], 2, "add --norm_options ghost.size=8"),
+    ([f"--workdir={__file__}"], 2, "test_train_script.py is a file, expected a fo"),
+]
+
+
+def check_words(flags, expected, words, code, out, err, folder):
+    assert code == expected
     assert words in err
     assert "Traceback" not in err + out
     if "learning_rat" not in flags[0]:
         assert len(err.strip().splitlines()) == 1
-    assert not list(tmp_path.iterdir())
+    assert not list(folder.iterdir())
+
+
+def test_a_bad_flag_ends_the_process_in_words(tmp_path):
+    check_words(*BAD[0], *run(*BAD[0][0], cwd=tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize(("flags", "code", "words"), BAD)
+def test_bad_flags_and_missing_data_end_in_words(
+    flags, code, words, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", *flags])
+    # What leaves at once with the code, which here would be pytest.
+    monkeypatch.setattr(train, "leave", sys.exit)
+    monkeypatch.setattr(train, "signal", mock.Mock())
+    with pytest.raises(SystemExit) as end:
+        sys.exit(train.main())
+    check_words(flags, code, words, end.value.code, *capsys.readouterr(), tmp_path)
 
 
 def test_a_limit_met_while_saving_ends_in_one_line(tmp_path, monkeypatch):

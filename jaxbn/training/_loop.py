@@ -259,7 +259,7 @@ class Run:
             self.report.add(row, self.speed)
             layers = histograms(arm, parallel, state, self.dataset)
             entry = {"epoch": self.epoch, "norm": name, "layers": layers}
-            self.report.histograms.append(entry)
+            self.report.add_histograms(entry)
             if config.diagnose:
                 folder = self.workdir if self.processes.leads else None
                 probed = arm, parallel, state, self.dataset, folder, self.epoch

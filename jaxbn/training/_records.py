@@ -2,7 +2,8 @@
 
 `metrics.jsonl` holds nothing that depends on the clock, so that a resumed run and an
 uninterrupted one write the same bytes; times are in `timing.jsonl`. Every file is
-rewritten whole.
+rewritten whole, from text that is kept: an epoch costs the thousandth of a long run
+what it cost the first.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import importlib.metadata
 import io
 import json
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,31 +30,50 @@ class Records:
 
     Args:
         workdir: where.
-        rows: those of an earlier part of the run, which is being resumed.
+        past: `text` of an earlier part of the run, which is being resumed.
     """
 
-    def __init__(self, workdir: Path, rows: list[Row]):
+    def __init__(self, workdir: Path, past: str):
         from tensorboardX import SummaryWriter
 
         self.workdir = workdir
-        self.rows = list(rows)
-        purge = rows[-1]["step"] + 1 if rows else None
+        self.rows: list[Row] = []
+        self._lines: list[str] = []
+        self._table: list[str] = []
+        self._names: dict[str, None] = {}
+        for line in past.splitlines():
+            self._note(json.loads(line))
+        purge = self.rows[-1]["step"] + 1 if self.rows else None
         self.events = SummaryWriter(
             str(workdir / "events"), purge_step=purge, write_to_disk=True
         )
 
+    @property
+    def text(self) -> str:
+        """The rows, each as a line of JSON."""
+        return "".join(self._lines)
+
     def add(self, row: Row) -> None:
         """Adds a row: 'epoch', 'step', 'norm' and what was measured."""
-        self.rows.append(row)
+        self._note(row)
         for name, value in row.items():
             if name not in ("epoch", "step", "norm") and value is not None:
                 self.events.add_scalar(f"{name}/{row['norm']}", value, row["step"])
 
+    def _note(self, row: Row) -> None:
+        self.rows.append(row)
+        self._lines.append(json.dumps(row, allow_nan=False) + "\n")
+        if row.keys() <= self._names.keys():
+            self._table.append(as_csv([row], self._names))
+        else:  # A new column: every row of the table has another form.
+            self._names |= dict.fromkeys(row)
+            self._table = [as_csv([], self._names, header=True)]
+            self._table += [as_csv([row], self._names) for row in self.rows]
+
     def write(self) -> None:
         """Writes metrics.jsonl, metrics.csv and the event file."""
-        lines = [json.dumps(row, allow_nan=False) for row in self.rows]
-        write_text(self.workdir / "metrics.jsonl", "".join(f"{ln}\n" for ln in lines))
-        write_text(self.workdir / "metrics.csv", as_csv(self.rows))
+        write_text(self.workdir / "metrics.jsonl", self.text)
+        write_text(self.workdir / "metrics.csv", "".join(self._table))
         self.events.flush()
 
     def add_timing(self, timing: Row) -> None:
@@ -65,12 +86,12 @@ class Records:
         self.events.close()
 
 
-def as_csv(rows: list[Row]) -> str:
-    """Returns the rows as CSV, with a column for every name that occurs."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
+def as_csv(rows: list[Row], names: Iterable[str], header: bool = False) -> str:
+    """Returns rows as lines of CSV with the columns `names`, or a line of these."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, names, lineterminator="\n")
-    writer.writeheader()
+    writer = csv.DictWriter(buffer, list(names), lineterminator="\n")
+    if header:
+        writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
 

@@ -4,6 +4,7 @@ Everything here is about the past of the run, and goes into its checkpoints, so 
 resumed run leaves the files that an uninterrupted one would have.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,10 @@ class Report:
         self.best = dict(past.get("best", {}))
         self.histograms = list(past.get("histograms", []))
         if self.workdir is not None:
-            self.records = Records(self.workdir, list(past.get("rows", [])))
+            rows = past.get("rows", "")
+            if not isinstance(rows, str):  # As runs before 2026-11-29 have them.
+                rows = "".join(f"{json.dumps(row)}\n" for row in rows)
+            self.records = Records(self.workdir, rows)
             write_environment(self.workdir, devices)
 
     def close(self) -> None:
@@ -53,7 +57,7 @@ class Report:
 
     def record(self) -> Row:
         """Returns what `open` goes on from, ready for JSON."""
-        rows = self.records.rows if self.records is not None else []
+        rows = self.records.text if self.records is not None else ""
         return {"rows": rows, "histograms": self.histograms, "best": self.best}
 
     def introduce(
@@ -95,6 +99,10 @@ class Report:
         self.console.report(row, self.config.num_epochs, speed)
         if self.records is not None:
             self.records.add(row)
+
+    def add_histograms(self, entry: Row) -> None:
+        """Keeps what the layers of an arm saw; of long runs in evenly spaced epochs."""
+        self.histograms = thinned([*self.histograms, entry], self.config.eval_every)
 
     def note_best(self, row: Row) -> None:
         """Remembers the step at which the first arm did best on the test split."""
@@ -138,6 +146,27 @@ class Report:
         write_json(self.workdir / "summary.json", summary)
         self.console.conclude(rows, self.workdir)
         return summary
+
+
+def thinned(entries: list[Row], every: int, most: int = 64) -> list[Row]:
+    """Returns entries of at most `most` evenly spaced evaluations, and of the last.
+
+    The spacing is a power of two, so that a longer run keeps what a shorter one kept.
+
+    Args:
+        entries: with an 'epoch' each, one or several of an epoch.
+        every: epochs between evaluations.
+        most: evaluations.
+    """
+    newest = entries[-1]["epoch"]
+    spacing = 1
+    while newest > most * every * spacing:
+        spacing *= 2
+    return [
+        entry
+        for entry in entries
+        if entry["epoch"] == newest or (entry["epoch"] // every - 1) % spacing == 0
+    ]
 
 
 def size_of(params: Any) -> int:

@@ -5,6 +5,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from jaxbn import data
+from jaxbn.data import _embedded
 
 
 def test_names():
@@ -28,6 +29,12 @@ def test_digits_are_scikit_learns_each_once():
     np.testing.assert_array_equal(
         counted(values, labels), counted(bunch.images, bunch.target)
     )
+
+
+def test_digits_are_the_same_where_the_file_has_moved(monkeypatch):
+    expected = _embedded._read_digits()
+    monkeypatch.setattr(_embedded.importlib.util, "find_spec", lambda name: None)
+    np.testing.assert_array_equal(_embedded._read_digits(), expected)
 
 
 def test_digits_split_is_stratified_and_mixed():

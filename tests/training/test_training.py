@@ -20,7 +20,8 @@ from jaxbn.training._metrics import Metrics, averages, measure
 from jaxbn.training._optim import create_optimizer, create_schedule, is_weight
 from jaxbn.training._parallel import fetch, put, start_parallel
 from jaxbn.training._processes import Processes
-from jaxbn.training._records import as_csv
+from jaxbn.training._records import Records
+from jaxbn.training._report import Report, thinned
 from jaxbn.training._score import population_of, score_test
 from jaxbn.training._workdir import open_workdir
 
@@ -271,9 +272,47 @@ def test_differences_name_only_what_decides_the_numbers():
     assert differences(old, new) == ["seed was 0, is 1"]
 
 
-def test_csv_has_a_column_for_every_name():
-    rows = [{"a": 1, "b": 2.5}, {"a": 3, "c": None}]
-    assert as_csv(rows) == "a,b,c\n1,2.5,\n3,,\n"
+def test_records_are_the_same_in_parts_and_have_a_column_for_every_name(tmp_path):
+    rows = [{"step": 1, "norm": "a", "b": 2.5}, {"step": 3, "norm": "a", "c": None}]
+    rows += [{"step": 5, "norm": "a", "b": 0.5}]
+    whole = Records(tmp_path / "whole", "")
+    for row in rows:
+        whole.add(row)
+        before = whole.text if row is rows[1] else ""
+    whole.write()
+    parts = Records(tmp_path / "parts", "".join(f"{json.dumps(r)}\n" for r in rows[:2]))
+    parts.add(rows[2])
+    parts.write()
+    for records in (whole, parts):
+        records.close()
+    table = "step,norm,b,c\n1,a,2.5,\n3,a,,\n5,a,0.5,\n"
+    for folder in ("whole", "parts"):
+        assert rows_of(tmp_path / folder) == rows
+        assert (tmp_path / folder / "metrics.csv").read_text() == table
+    assert whole.text.startswith(before)
+
+
+def test_rows_of_older_checkpoints_are_gone_on_with(tmp_path):
+    report = Report(TINY, tmp_path)
+    report.open({"rows": [{"step": 1, "norm": "batch", "loss": 0.5}]}, ())
+    report.write()
+    report.close()
+    assert rows_of(tmp_path) == [{"step": 1, "norm": "batch", "loss": 0.5}]
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_histograms_of_a_long_run_stay_few_and_evenly_spaced(every):
+    kept, looked = [], []
+    for epoch in range(every, 1000 * every + 1, every):
+        entries = [{"epoch": epoch, "norm": norm} for norm in ("batch", "none")]
+        for entry in entries:
+            kept = thinned([*kept, entry], every)
+        epochs = [entry["epoch"] for entry in kept][::2]
+        assert [entry["epoch"] for entry in kept] == np.repeat(epochs, 2).tolist()
+        assert epochs[0] == every and epochs[-1] == epoch and len(epochs) <= 66
+        assert len(np.unique(np.diff(epochs[:-1]))) <= 1
+        looked.append(len(epochs))
+    assert looked[:64] == list(range(1, 65)) and min(looked[64:]) > 32
 
 
 def test_histogram_survives_what_is_not_finite():
