@@ -4,10 +4,14 @@
 import signal
 import sys
 
-import tyro
+try:
+    import tyro
 
-from jaxbn.training import TrainConfig, run
-from jaxbn.training._lifeline import leave
+    from jaxbn.training import TrainConfig, run
+    from jaxbn.training._lifeline import leave
+except ModuleNotFoundError as error:
+    missing = str(error.name).partition(".")[0]
+    sys.exit(f"train.py: {missing} is not installed; pip install 'jaxbn[train]'")
 
 
 def main() -> int:

@@ -160,6 +160,24 @@ def as_numpy(name: str, value: Any) -> np.ndarray:
     return np.asarray(as_numbers(name, value))
 
 
+def as_tensor(name: str, value: Any) -> np.ndarray:
+    """Returns a tensor, or what NumPy takes, as an array; floats of torch as float64.
+
+    NumPy reads no bfloat16 of torch's, no tensor that requires gradients, and none on
+    another device.
+    """
+    if not hasattr(value, "detach"):
+        return as_numpy(repr(name), value)
+    value = value.detach()
+    if value.is_meta:
+        raise ValueError(
+            f"{name!r} is on torch's meta device, expected numbers; load the state "
+            "dict from its file, with map_location='cpu'"
+        )
+    value = value.cpu()
+    return np.asarray(value.double() if value.is_floating_point() else value)
+
+
 def as_numbers(name: str, value: Any) -> np.ndarray | jax.Array:
     """Returns an array of numbers or bools; JAX's stay as they are, traced ones too.
 

@@ -15,7 +15,8 @@ ROOMS += ["jaxbn.training", "jaxbn.linen", "jaxbn.nnx", "jaxbn.variants", "jaxbn
 
 def public(room):
     module = importlib.import_module(room)
-    for name, value in vars(module).items():
+    for name in dir(module):
+        value = getattr(module, name)
         own = getattr(value, "__module__", "").startswith("jaxbn")
         if not name.startswith("_") and own and callable(value):
             yield pytest.param(value, id=f"{room}.{name}")
@@ -66,9 +67,8 @@ from jaxbn.linen import *
 print(linen is flax.linen, nnx is flax.nnx, BatchNorm is jaxbn.linen.BatchNorm)
 """
     assert run(code) == "True True False bn_apply\nTrue True True"
-    face = vars(jaxbn).items()
-    functions = {k for k, v in face if callable(v) and not k.startswith("_")}
-    assert set(jaxbn.__all__) == functions
+    names = {name for name in dir(jaxbn) if callable(getattr(jaxbn, name))}
+    assert set(jaxbn.__all__) == {name for name in names if not name.startswith("_")}
 
 
 def run(code):

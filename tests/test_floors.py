@@ -22,6 +22,7 @@ FLOORS = {
     "training": 7,
     "experiments": 8,
     "cli": 9,
+    "__main__": 10,
 }
 # Types, data and arithmetic know no Flax; below training nobody writes or draws.
 FIRST_FLOOR_OF = {"flax": 3, "optax": 7, "orbax": 7, "rich": 7, "tyro": 7}

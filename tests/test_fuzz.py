@@ -39,6 +39,9 @@ LEFT_OUT = {
     "jaxbn.linen.call_norm": "likewise, within a compact method",
     "jaxbn.training.fit": "the fields of its configuration are fuzzed as flags",
     "jaxbn.training.run": "likewise",
+    "jaxbn.training.load_trained": "needs a run: tests/training/test_trained.py",
+    "jaxbn.training.fold_trained": "takes what that returned: tests/cli",
+    "jaxbn.training.export_trained": "likewise",
     **{f"jaxbn.tree.{name}": "given what the tools have judged" for name in OF_TOOLS},
 }
 """Public names without an entry, and why."""

@@ -33,7 +33,10 @@ def test_holds_what_it_should(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (info,) = {name.partition("/")[0] for name in names} - {"jaxbn"}
-        about = {f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL")}
+        about = {
+            f"{info}/{name}"
+            for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt")
+        }
         about.add(f"{info}/licenses/LICENSE")
         assert names == wanted | about
         assert "jaxbn/py.typed" in names
@@ -54,3 +57,22 @@ def test_is_importable_on_its_own(wheel):
     )
     assert found.returncode == 0, found.stderr
     assert found.stdout.startswith(str(wheel))
+
+
+def test_without_the_extra_it_says_what_to_install(wheel):
+    """The command line where tyro is missing, from the archive itself."""
+    code = """
+import sys
+sys.modules["tyro"] = None
+sys.path.insert(0, sys.argv[1])
+import importlib.util
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: name != "tyro" and real(name, *more)
+from jaxbn.cli import main
+print(main(["inspect", "x"]), main(["doctor"]))
+"""
+    command = [sys.executable, "-c", code, str(wheel)]
+    found = subprocess.run(command, cwd=wheel.parent, capture_output=True, text=True)
+    words = "jaxbn inspect: tyro is not installed; pip install 'jaxbn[train]'\n"
+    assert found.stderr.endswith(words)
+    assert found.stdout.startswith("python ") and found.stdout.endswith("\n1 0\n")

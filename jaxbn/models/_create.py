@@ -14,19 +14,19 @@ from jaxbn.models._convnet import ConvNet
 from jaxbn.models._mlp import MLP, NarrowNet
 from jaxbn.models._resnet import ResNet
 
-_RESNET50 = {
-    "stages": (3, 4, 6, 3),
-    "width": 64,
-    "bottleneck": True,
-    "large_images": True,
-}
+_LARGE = functools.partial(ResNet, width=64, large_images=True)
+_DEEP = functools.partial(_LARGE, bottleneck=True)
 _MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
     "narrow": NarrowNet,
     "convnet": ConvNet,
     "resnet8": functools.partial(ResNet, stages=(1, 1, 1)),
     "resnet20": functools.partial(ResNet, stages=(3, 3, 3)),
-    "resnet50": functools.partial(ResNet, **_RESNET50),
+    "resnet18": functools.partial(_LARGE, stages=(2, 2, 2, 2)),
+    "resnet34": functools.partial(_LARGE, stages=(3, 4, 6, 3)),
+    "resnet50": functools.partial(_DEEP, stages=(3, 4, 6, 3)),
+    "resnet101": functools.partial(_DEEP, stages=(3, 4, 23, 3)),
+    "resnet152": functools.partial(_DEEP, stages=(3, 8, 36, 3)),
 }
 
 
@@ -47,7 +47,9 @@ def create_model(
 
     Args:
         name: 'mlp' (784-64-128-10 on MNIST), 'narrow' (7 layers of 30), 'convnet',
-            'resnet8' and 'resnet20' (32x32 images), 'resnet50' (224x224).
+            'resnet8' and 'resnet20' (32x32 images), and torchvision's 'resnet18',
+            'resnet34', 'resnet50', 'resnet101' and 'resnet152' (224x224), for which
+            `load_torch` takes weights.
         num_outputs: classes, or 1 for regression.
         norm: any `jaxbn.Norm`, or None for none.
         dtype: of the computation; parameters are float32 and so are the outputs.

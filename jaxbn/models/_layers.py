@@ -46,10 +46,11 @@ def as_input(
             f"x has shape {x.shape}, expected {what}; add an axis for examples"
         )
     for name, value in (("mask", mask), ("domain", domain)):
-        shapes = ((len(x),), ()) if name == "domain" else ((len(x),),)
+        examples = x.shape[:1]  # Whose length may be symbolic.
+        shapes = (examples, ()) if name == "domain" else (examples,)
         if value is not None and jnp.shape(as_array(name, value)) not in shapes:
             raise ValueError(
-                f"{name} has shape {jnp.shape(value)}, expected ({len(x)},), one an "
+                f"{name} has shape {jnp.shape(value)}, expected {examples}, one an "
                 "example"
             )
     return x.astype(dtype)

@@ -1,8 +1,12 @@
-"""Residual nets: the CIFAR family of depth 6n + 2, and ResNet-50 for 224x224 images.
+"""Residual nets: the CIFAR family of depth 6n + 2, and ResNet-18 to 152 of torchvision.
 
 Both follow He et al., with two habits of today: the last scale of each block starts at
 zero, so that a block starts as its shortcut (Goyal et al., 2017), and in a bottleneck
 the 3x3 convolution has the stride, not the 1x1 before it. Images are NHWC.
+
+The nets for large images pad as PyTorch does, (k - 1) / 2 on both sides, so that its
+weights mean the same here at any size of image. 'SAME', Flax's default, pads a
+convolution of stride 2 on one side only where the size is even.
 """
 
 import jax.numpy as jnp
@@ -20,6 +24,7 @@ class Residual(nn.Module):
         norm: after each convolution; None for none.
         stride: of the block.
         bottleneck: which of the two forms.
+        pad_both_sides: (k - 1) / 2 zeros on both sides, as PyTorch; 'SAME' otherwise.
         dtype: of the computation.
     """
 
@@ -27,6 +32,7 @@ class Residual(nn.Module):
     norm: Norm | None
     stride: int = 1
     bottleneck: bool = False
+    pad_both_sides: bool = False
     dtype: DType = jnp.float32
 
     @nn.compact
@@ -59,6 +65,7 @@ class Residual(nn.Module):
             features,
             (size, size),
             strides=stride,
+            padding=size // 2 if self.pad_both_sides else "SAME",
             use_bias=self.norm is None,
             kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
             dtype=self.dtype,
@@ -76,7 +83,8 @@ class ResNet(nn.Module):
             and doubles the width.
         width: channels of the first stage.
         bottleneck: 1x1, 3x3, 1x1 blocks with four times the channels at the end.
-        large_images: a 7x7 stem of stride 2 and pooling, for 224x224, instead of 3x3.
+        large_images: a 7x7 stem of stride 2 and pooling, for 224x224, instead of 3x3,
+            and PyTorch's padding; with `width=64` torchvision's net.
         dtype: of the computation; parameters are float32.
     """
 
@@ -107,6 +115,7 @@ class ResNet(nn.Module):
             self.width,
             (size, size),
             strides=stride,
+            padding=size // 2,
             use_bias=self.norm is None,
             kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
             dtype=self.dtype,
@@ -115,7 +124,7 @@ class ResNet(nn.Module):
         x = normalize(self.norm, "bn_stem", x, train, mask, domain)
         x = relu(self, "stem_output", x)
         if self.large_images:
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for i, blocks in enumerate(self.stages):
             for j in range(blocks):
                 x = Residual(
@@ -123,6 +132,7 @@ class ResNet(nn.Module):
                     self.norm,
                     stride=2 if i > 0 and j == 0 else 1,
                     bottleneck=self.bottleneck,
+                    pad_both_sides=self.large_images,
                     dtype=self.dtype,
                     name=f"stage{i + 1}_block{j + 1}",
                 )(x, train, mask, domain)

@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxbn._values import (
     as_numpy,
+    as_tensor,
     check_flags,
     check_mapping,
     check_number,
@@ -94,7 +95,7 @@ def from_torch(
     for name in names:
         prefix = name.removesuffix(suffix)
         found = {
-            entry: _as_array(prefix + entry, state_dict[prefix + entry])
+            entry: as_tensor(prefix + entry, state_dict[prefix + entry])
             for entry in ("weight", "bias", suffix, "running_var")
             if state_dict.get(prefix + entry) is not None
         }
@@ -119,7 +120,7 @@ def from_torch(
                     f"{prefix + suffix!r} has no num_batches_tracked beside it, "
                     "expected the count of a cumulative average; say cumulative=False"
                 )
-            tracked = _as_array(prefix + "num_batches_tracked", tracked)
+            tracked = as_tensor(prefix + "num_batches_tracked", tracked)
             if tracked.size != 1:
                 raise ValueError(
                     f"state_dict has num_batches_tracked of shape {tracked.shape} "
@@ -217,24 +218,6 @@ def momentum_from_torch(momentum: float | None) -> float | None:
             "of the new value; torch's default is 0.1"
         )
     return 1 - momentum
-
-
-def _as_array(name: str, value: Any) -> np.ndarray:
-    """Returns a tensor, or what NumPy takes, as an array; floats of torch as float64.
-
-    NumPy reads no bfloat16 of torch's, no tensor that requires gradients, and none on
-    another device.
-    """
-    if not hasattr(value, "detach"):
-        return as_numpy(repr(name), value)
-    value = value.detach()
-    if value.is_meta:
-        raise ValueError(
-            f"{name!r} is on torch's meta device, expected numbers; load the state "
-            "dict from its file, with map_location='cpu'"
-        )
-    value = value.cpu()
-    return np.asarray(value.double() if value.is_floating_point() else value)
 
 
 def _put(tree: dict[str, Any], path: list[str], layer: dict[str, Any]) -> None:

@@ -14,5 +14,9 @@ from jaxbn.training._config import TrainConfig as TrainConfig
 from jaxbn.training._divergence import Diverged as Diverged
 from jaxbn.training._run import fit as fit
 from jaxbn.training._run import run as run
+from jaxbn.training._serve import export_trained as export_trained
+from jaxbn.training._serve import fold_trained as fold_trained
 from jaxbn.training._signals import Interrupted as Interrupted
 from jaxbn.training._state import TrainState as TrainState
+from jaxbn.training._trained import Trained as Trained
+from jaxbn.training._trained import load_trained as load_trained

@@ -18,6 +18,7 @@ from jaxbn.training._loop import Run
 from jaxbn.training._parallel import start_parallel
 from jaxbn.training._processes import share_text, start_processes
 from jaxbn.training._signals import Interrupted, stop_on_signals
+from jaxbn.training._trained import write_data
 from jaxbn.training._workdir import check_workdir, open_workdir
 
 DONE, FAILED, BAD_FLAGS, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -60,6 +61,7 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         if processes.leads:
             stack.enter_context(hold_lock(workdir))
+            write_data(workdir, dataset)
         run = Run(config, processes, parallel, dataset, workdir)
         run.restore()
         stack.callback(run.report.close)

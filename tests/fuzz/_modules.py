@@ -172,7 +172,28 @@ def networks() -> list[Entry]:
         Entry("jaxbn.models.create_model", create, options, traced=True, said=said)
     )
     found.append(Entry("jaxbn.models.model_names", models.model_names, {}))
-    return found
+    return found + weights_of_torch()
+
+
+def weights_of_torch() -> list[Entry]:
+    """Returns entries for what takes the weights of PyTorch's nets."""
+    shapes = models.torch_shapes("resnet18", num_outputs=2)
+    there = {name: np.broadcast_to(np.float32(1), shapes[name]) for name in shapes}
+    here = models.load_torch("resnet18", there)
+    load = {"name": "resnet18", "state_dict": there, "prefix": ""}
+    dump = {"name": "resnet18", "variables": here}
+    ask = {"name": "resnet18", "num_outputs": 2}
+    return [
+        Entry("jaxbn.models.torch_shapes", models.torch_shapes, ask),
+        Entry(
+            "jaxbn.models.load_torch",
+            models.load_torch,
+            load,
+            fixed=("state_dict",),
+            said={"prefix": ("state_dict",)},
+        ),
+        Entry("jaxbn.models.dump_torch", models.dump_torch, dump, fixed=("variables",)),
+    ]
 
 
 def entries() -> list[Entry]:

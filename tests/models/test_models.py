@@ -112,4 +112,26 @@ def test_computation_in_bfloat16_keeps_float32_parameters_and_outputs():
 def test_an_unknown_name_is_refused_with_the_nearest():
     with pytest.raises(ValueError, match="model is 'resnet5', expected one of mlp"):
         create_model("resnet5", 10, None)
-    assert set(model_names()) == set(SHAPES)
+    large = {f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}
+    assert set(model_names()) == set(SHAPES) | large
+
+
+@pytest.mark.parametrize("name", ["mlp", "convnet", "resnet8"])
+def test_the_length_of_a_batch_may_be_symbolic(name):
+    model = small(name, batch_norm())
+    shape = SHAPES[name]
+    variables = model.init(jax.random.key(0), jnp.ones(shape), False)
+    symbolic = jax.export.symbolic_shape("b")
+    x = jax.ShapeDtypeStruct((*symbolic, *shape[1:]), jnp.float32)
+    mask = jax.ShapeDtypeStruct(symbolic, bool)
+
+    @jax.jit
+    def run(x, mask):
+        return model.apply(variables, x, False, mask)
+
+    program = jax.export.export(run)(x, mask)
+    x = jax.random.normal(jax.random.key(1), (3, *shape[1:]))
+    mask = jnp.array([True, True, False])
+    np.testing.assert_allclose(
+        program.call(x, mask), run(x, mask), rtol=1e-5, atol=1e-5
+    )

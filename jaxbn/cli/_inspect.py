@@ -1,0 +1,109 @@
+"""`jaxbn inspect`: what the batch norms of a run or a file hold."""
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+
+def inspect(
+    path: Annotated[Path, tyro.conf.Positional],
+    norm: str | None = None,
+    drift: bool = False,
+    data_dir: str | None = None,
+    json: bool = False,
+) -> None:
+    """Shows the batch norms of a run of train.py or of a safetensors file.
+
+    A channel is dead if its variance is at most a millionth of the median of its layer,
+    or its scale is 0. Example: jaxbn inspect runs/digits --drift
+
+    Args:
+        path: The workdir of a run, or a file with PyTorch's or Flax's names.
+        norm: Which of the norms of a run; the first by default.
+        drift: Compare the statistics with those of training examples, in deviations.
+        data_dir: Where the data set of the run lies, for --drift.
+        json: Print JSON instead of a table.
+    """
+    from jaxbn.cli._read import read
+
+    found = read(path, norm)
+    rows = {name: row_of(layer) for name, layer in found.layers.items()}
+    if drift:
+        for name, shift in shifts(path, norm, data_dir).items():
+            rows[name]["drift"] = shift
+    if json:
+        said = {"what": found.what, "momentum": found.momentum, "layers": rows}
+        print(json_module.dumps(said, indent=2))
+        return
+    momentum = "unknown" if found.momentum is None else found.momentum
+    print(f"{path}: {found.what}; momentum {momentum}")
+    print(as_table(rows))
+
+
+def row_of(layer: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Returns what is said of a layer."""
+    mean, var = layer["mean"].ravel(), layer["var"].ravel()
+    scale = layer.get("scale", np.ones_like(var)).ravel()
+    still = var <= 1e-6 * np.median(var)
+    dead = np.flatnonzero(still | np.broadcast_to(scale == 0, still.shape))
+    return {
+        "channels": var.size,
+        "largest_mean": float(np.abs(mean).max()),
+        "smallest_var": float(var.min()),
+        "largest_var": float(var.max()),
+        "largest_scale": float(np.abs(scale).max()),
+        "dead": dead.tolist(),
+        "initial": bool((mean == 0).all() and (var == 1).all()),
+        "finite": bool(np.isfinite([*mean, *var, *scale]).all()),
+    }
+
+
+def shifts(path: Path, norm: str | None, data_dir: str | None) -> dict[str, float]:
+    """Returns the median shift of each layer's mean on 1,000 training examples."""
+    from jaxbn.data import load, to_float
+    from jaxbn.diagnostics import measure_drift
+    from jaxbn.training import load_trained
+
+    if not path.is_dir():
+        raise ValueError(
+            f"--drift needs the data of a run, and {path} is a file; pass a workdir"
+        )
+    run = load_trained(path, norm=norm)
+    data = load(
+        run.config.dataset, data_dir=data_dir or run.config.data_dir, train_limit=1000
+    )
+    x = to_float(data.train.inputs[:1000], data.mean, data.std)
+    told = {"domain": data.train.labels[:1000] // data.num_classes}
+    drifts = measure_drift(
+        run.model, run.variables, x, False, **(told if run.by_domain else {})
+    )
+    return {d.path: float(np.median(d.batch.shift)) for d in drifts}
+
+
+def as_table(rows: dict[str, dict[str, Any]]) -> str:
+    """Returns the rows as a table, a line a layer."""
+    drift = any("drift" in row for row in rows.values())
+    head = ["layer", "channels", "|mean| up to", "variance", "|scale| up to", "dead"]
+    lines = [head + ["drift"] * drift]
+    for name, row in rows.items():
+        notes = [str(len(row["dead"]))]
+        notes += ["initial"] * row["initial"] + ["not finite"] * (not row["finite"])
+        line = [
+            name or "(the model)",
+            str(row["channels"]),
+            f"{row['largest_mean']:.3g}",
+            f"{row['smallest_var']:.3g} to {row['largest_var']:.3g}",
+            f"{row['largest_scale']:.3g}",
+            ", ".join(notes),
+        ]
+        lines.append(line + [f"{row['drift']:.2f}" if "drift" in row else ""] * drift)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(line, widths, strict=True)
+        ).rstrip()
+        for line in lines
+    )

@@ -1,0 +1,111 @@
+"""What a path given to the command line holds: a run, or a file of weights."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Found(NamedTuple):
+    """Batch norms by path.
+
+    Attributes:
+        layers: 'mean' and 'var', and 'scale' and 'bias' where there are, [C] each.
+        momentum: of the running averages, None where the file does not say.
+        what: it is, in words.
+    """
+
+    layers: dict[str, dict[str, np.ndarray]]
+    momentum: float | None
+    what: str
+
+
+def read(path: Path, norm: str | None = None) -> Found:
+    """Returns the batch norms of a run of `train.py` or a safetensors file.
+
+    Args:
+        path: a workdir, or a file with PyTorch's names ('bn1.running_mean') or Flax's
+            ('batch_stats/bn1/mean'), as `jaxbn convert` and `jaxbn fold` write them.
+        norm: the arm of a run.
+
+    Raises:
+        ValueError: if it is neither, or has no batch norm.
+    """
+    if path.is_dir():
+        from jaxbn.training import load_trained
+
+        found = load_trained(path, norm=norm)
+        layers = norms_of(found.variables)
+        what = f"{found.config.model}, {found.norm} norm, step {found.step}"
+        return Found(layers, found.config.bn_momentum, what)
+    arrays = read_safetensors(path)
+    if any(name.endswith("running_mean") for name in arrays):
+        from jaxbn.surgery import from_torch
+
+        return Found(norms_of(from_torch(arrays)), None, "PyTorch's names")
+    return Found(norms_of(as_tree(arrays)), None, "Flax's names")
+
+
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of a safetensors file, half precision as float32.
+
+    Raises:
+        ValueError: if it cannot be read as one.
+    """
+    from safetensors import SafetensorError
+    from safetensors.flax import load_file
+
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is not there, expected the folder of a run or a safetensors file"
+        )
+    try:
+        return {name: np.asarray(array) for name, array in load_file(path).items()}
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is no safetensors file ({error}); files of torch.save are pickles "
+            "and are not read: save a state dict with safetensors.torch.save_file"
+        ) from None
+
+
+def as_tree(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Returns arrays called 'params/bn/scale' as a tree."""
+    from flax import traverse_util
+
+    return traverse_util.unflatten_dict(arrays, sep="/")
+
+
+def write_safetensors(path: Path, tree: Any, metadata: dict[str, str]) -> None:
+    """Writes a tree, or a dict, of arrays; whole or not at all."""
+    from flax import traverse_util
+    from safetensors.numpy import save_file
+
+    from jaxbn.training._files import write_whole
+
+    flat = traverse_util.flatten_dict(tree, sep="/")
+    arrays = {name: np.ascontiguousarray(array) for name, array in flat.items()}
+    write_whole(path, lambda temporary: save_file(arrays, temporary, metadata))
+
+
+def norms_of(variables: Any) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the layers that have a mean and a variance, with scale and bias.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    from jaxbn.tree import find_layers, has_statistics
+
+    params = find_layers(variables.get("params", {}))
+    stats = find_layers(variables.get("batch_stats", {}))
+    found = {
+        path: {
+            key: np.asarray(value, np.float32)
+            for key, value in {**params.get(path, {}), **held}.items()
+            if key in ("scale", "bias", "mean", "var")
+        }
+        for path, held in stats.items()
+        if has_statistics(held)
+    }
+    if not found:
+        raise ValueError("there is no batch norm with a mean and a variance in it")
+    return found
