@@ -6,11 +6,17 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
+import jaxbn
+
 ROOT = Path(__file__).parents[1]
 PAGES = Sybil(parsers=[PythonCodeBlockParser(), SkipParser()])
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/devices.md"])
+WITH_CODE = ["README.md", "CONTRIBUTING.md", "docs/devices.md", "docs/get_started.md"]
+WITH_CODE += sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs/guides").iterdir())
+
+
+@pytest.mark.parametrize("page", WITH_CODE)
 def test_runs(page):
     """A page in one test: what it says to skip is said to the example before."""
     for example in PAGES.parse(ROOT / page):
@@ -29,3 +35,16 @@ def test_pictures_of_the_readme_exist():
     assert pictures
     for picture in pictures:
         assert (ROOT / picture).is_file(), picture
+
+
+def test_the_site_has_every_page_and_the_guides_have_code():
+    index = (ROOT / "docs/index.md").read_text()
+    for page in WITH_CODE[2:]:
+        assert page.removeprefix("docs/").removesuffix(".md") + "\n" in index
+        assert "```python" in (ROOT / page).read_text()
+
+
+def test_the_changelog_begins_with_the_version():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    first = next(line for line in text.splitlines() if line.startswith("## "))
+    assert first.removeprefix("## ").split(",")[0] == jaxbn.__version__

@@ -233,10 +233,14 @@ def check_checkpoints(workdir: str | os.PathLike[str]) -> dict[int, str | None]:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keeps to one line what orbax says in many of what it cannot read or write."""
-    logger = logging.getLogger("absl")
-    level, hook = logger.level, sys.unraisablehook
-    logger.setLevel(logging.CRITICAL + 1)
+    """Keeps to one line what orbax says in many of what it cannot read or write.
+
+    Tasks of it that nobody waits for any more are told of by asyncio, when collected.
+    """
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels, hook = [logger.level for logger in loggers], sys.unraisablehook
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sys.unraisablehook = lambda complaint: None
@@ -248,7 +252,8 @@ def _silence() -> Iterator[None]:
             raise
         finally:
             sys.unraisablehook = hook
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def without_closed_loops(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -4,6 +4,7 @@ import errno
 import gc
 import logging
 import os
+import shutil
 import sys
 import warnings
 from types import SimpleNamespace
@@ -189,7 +190,15 @@ def test_what_orbax_says_of_a_failure_is_kept_to_one_line(tmp_path, caplog):
         gc.collect()
     assert isinstance(found, str) and "\n" not in found
     assert caplog.records == []
+    for name in ("manifest.ocdbt", "arrays/manifest.ocdbt"):
+        save(tmp_path, 3)
+        (tmp_path / "step_00000003" / name).unlink(missing_ok=True)
+        read_checkpoint(tmp_path / "step_00000003", LIKE)
+        gc.collect()
+        assert [record.name for record in caplog.records] == []
+        shutil.rmtree(tmp_path / "step_00000003")
     assert (logger.level, sys.unraisablehook) == (level, hook)
+    assert logging.getLogger("asyncio").level == logging.NOTSET
     save(tmp_path, 2)
     assert (logger.level, sys.unraisablehook) == (level, hook)
 
