@@ -89,10 +89,11 @@ def judge(looks):
 
     File handles and threads come and go with every checkpoint: the fewest of a part
     of the run are what stays. Speed is epochs a CPU second, which other processes on
-    the machine do not slow down as they do the clock.
+    the machine do not slow down as they do the clock. What a process looks like after
+    its last evaluation, while it draws and ends, is left out.
     """
     total = looks[-1]["epochs"]
-    warm = [seen for seen in looks if seen["epochs"] > WARM * total]
+    warm = [seen for seen in looks if WARM * total < seen["epochs"] < total]
     parts = [list(part) for part in np.array_split(np.array(warm, object), PARTS)]
     first, last = parts[0], parts[-1]
     rates = [
