@@ -27,7 +27,6 @@ extensions = [
 ]
 exclude_patterns = ["experiments/*/table.md"]  # What results.md is made of.
 default_role = "code"
-nitpicky = False
 
 html_theme = "sphinx_book_theme"
 html_title = "jaxbn"

@@ -25,7 +25,7 @@ if jax.__version_info__ < (0, 11):
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}".strip()
 
-# A collection looks at all of JAX; they are a tenth of the time by default.
+# A garbage collection looks at all of JAX: a tenth of the time by default.
 gc.set_threshold(100_000, 50, 100)
 
 # Processes that tests start compile the same programs again and again.

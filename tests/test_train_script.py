@@ -16,6 +16,7 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 import train
+from jaxbn.training import _run
 
 ROOT = Path(__file__).parents[1]
 SHORT = ("--train_limit=320", "--test_limit=100", "--seed=3")
@@ -220,10 +221,10 @@ def test_bad_flags_and_missing_data_end_in_words(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py", *flags])
     # What leaves at once with the code, which here would be pytest.
-    monkeypatch.setattr(train, "leave", sys.exit)
-    monkeypatch.setattr(train, "signal", mock.Mock())
+    monkeypatch.setattr(_run, "leave", sys.exit)
+    monkeypatch.setattr(_run, "signal", mock.Mock())
     with pytest.raises(SystemExit) as end:
-        sys.exit(train.main())
+        sys.exit(train.main("train.py"))
     check_words(flags, code, words, end.value.code, *capsys.readouterr(), tmp_path)
 
 

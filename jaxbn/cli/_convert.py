@@ -24,7 +24,12 @@ def convert(
         to: flax, names such as params/stem/kernel; or torch, torchvision's and timm's.
         norm: Which of the norms of a run; the first by default.
     """
-    from jaxbn.cli._read import as_tree, read_safetensors, write_safetensors
+    from jaxbn.cli._read import (
+        as_tree,
+        has_torch_names,
+        read_safetensors,
+        write_safetensors,
+    )
     from jaxbn.models import dump_torch, load_torch
     from jaxbn.training import load_trained
 
@@ -35,7 +40,7 @@ def convert(
         raise ValueError("--model is needed for a file, such as --model=resnet50")
     else:
         arrays = read_safetensors(source)
-        theirs = any(name.endswith("running_mean") for name in arrays)
+        theirs = has_torch_names(arrays)
         variables = load_torch(model, arrays) if theirs else as_tree(arrays)
     tree = dump_torch(model, variables) if to == "torch" else variables
     write_safetensors(target, tree, {"model": model, "format": "np"})

@@ -32,14 +32,19 @@ def inspect(
     found = read(path, norm)
     rows = {name: row_of(layer) for name, layer in found.layers.items()}
     if drift:
-        for name, shift in shifts(path, norm, data_dir).items():
+        if found.run is None:
+            raise ValueError(
+                f"--drift needs the data of a run, and {path} is a file; pass a workdir"
+            )
+        for name, shift in shifts(found.run, data_dir).items():
             rows[name]["drift"] = shift
+    momentum = found.run.config.bn_momentum if found.run else None
     if json:
-        said = {"what": found.what, "momentum": found.momentum, "layers": rows}
+        said = {"what": found.what, "momentum": momentum, "layers": rows}
         print(json_module.dumps(said, indent=2))
         return
-    momentum = "unknown" if found.momentum is None else found.momentum
-    print(f"{path}: {found.what}; momentum {momentum}")
+    known = "unknown" if momentum is None else momentum
+    print(f"{path}: {found.what}; momentum {known}")
     print(as_table(rows))
 
 
@@ -61,26 +66,17 @@ def row_of(layer: dict[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-def shifts(path: Path, norm: str | None, data_dir: str | None) -> dict[str, float]:
+def shifts(run: Any, data_dir: str | None) -> dict[str, float]:
     """Returns the median shift of each layer's mean on 1,000 training examples."""
-    from jaxbn.data import load, to_float
+    from jaxbn.data import load
     from jaxbn.diagnostics import measure_drift
-    from jaxbn.training import load_trained
 
-    if not path.is_dir():
-        raise ValueError(
-            f"--drift needs the data of a run, and {path} is a file; pass a workdir"
-        )
-    run = load_trained(path, norm=norm)
-    data = load(
-        run.config.dataset, data_dir=data_dir or run.config.data_dir, train_limit=1000
-    )
-    x = to_float(data.train.inputs[:1000], data.mean, data.std)
-    told = {"domain": data.train.labels[:1000] // data.num_classes}
-    drifts = measure_drift(
-        run.model, run.variables, x, False, **(told if run.by_domain else {})
-    )
-    return {d.path: float(np.median(d.batch.shift)) for d in drifts}
+    data_dir = data_dir or run.config.data_dir
+    data = load(run.config.dataset, data_dir=data_dir, train_limit=1000)
+    domain = data.train.labels[:1000] // max(data.num_classes, 1)
+    args, told = run.arguments(data.train.inputs[:1000], domain)
+    drifts = measure_drift(run.model, run.variables, *args, **told)
+    return {drift.path: float(np.median(drift.batch.shift)) for drift in drifts}
 
 
 def as_table(rows: dict[str, dict[str, Any]]) -> str:

@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: those of the process by default.
     """
-    name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
-    rest = rest[:-1]
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    name = given[0] if given else ""
     if name in ("", "-h", "--help"):
         print(usage())
         return DONE if name else BAD_ARGUMENTS
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return BAD_ARGUMENTS
-    return run(name, rest)
+    return run(name, given[1:])
 
 
 def usage() -> str:
@@ -67,12 +67,11 @@ def run(name: str, arguments: list[str]) -> int:
             return experiments.main(arguments)
         if name == "doctor" and not importlib.util.find_spec("tyro"):
             return importlib.import_module("jaxbn.cli._doctor").doctor()
+        if name == "train":
+            training = importlib.import_module("jaxbn.training._run")
+            return training.main("jaxbn train", arguments)
         import tyro
 
-        if name == "train":
-            training = importlib.import_module("jaxbn.training")
-            flags = tyro.cli(training.TrainConfig, prog="jaxbn train", args=arguments)
-            return training.run(flags)
         command = getattr(importlib.import_module(f"jaxbn.cli._{name}"), name)
         return tyro.cli(command, prog=f"jaxbn {name}", args=arguments) or DONE
     except (ImportError, OSError, ValueError) as error:

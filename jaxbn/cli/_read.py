@@ -11,13 +11,13 @@ class Found(NamedTuple):
 
     Attributes:
         layers: 'mean' and 'var', and 'scale' and 'bias' where there are, [C] each.
-        momentum: of the running averages, None where the file does not say.
         what: it is, in words.
+        run: the `Trained` that they are of, None for a file.
     """
 
     layers: dict[str, dict[str, np.ndarray]]
-    momentum: float | None
     what: str
+    run: Any = None
 
 
 def read(path: Path, norm: str | None = None) -> Found:
@@ -34,16 +34,20 @@ def read(path: Path, norm: str | None = None) -> Found:
     if path.is_dir():
         from jaxbn.training import load_trained
 
-        found = load_trained(path, norm=norm)
-        layers = norms_of(found.variables)
-        what = f"{found.config.model}, {found.norm} norm, step {found.step}"
-        return Found(layers, found.config.bn_momentum, what)
+        run = load_trained(path, norm=norm)
+        what = f"{run.config.model}, {run.norm} norm, step {run.step}"
+        return Found(norms_of(run.variables), what, run)
     arrays = read_safetensors(path)
-    if any(name.endswith("running_mean") for name in arrays):
+    if has_torch_names(arrays):
         from jaxbn.surgery import from_torch
 
-        return Found(norms_of(from_torch(arrays)), None, "PyTorch's names")
-    return Found(norms_of(as_tree(arrays)), None, "Flax's names")
+        return Found(norms_of(from_torch(arrays)), "PyTorch's names")
+    return Found(norms_of(as_tree(arrays)), "Flax's names")
+
+
+def has_torch_names(arrays: dict[str, Any]) -> bool:
+    """Returns whether a file of weights is PyTorch's."""
+    return any(name.endswith("running_mean") for name in arrays)
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:

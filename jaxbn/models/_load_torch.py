@@ -76,11 +76,12 @@ def load_torch(
         for key, value in state_dict.items()
         if key.startswith(prefix) and not key.endswith("num_batches_tracked")
     }
-    outputs = np.shape(given["fc.bias"]) if "fc.bias" in given else ()
-    expected = torch_shapes(name, num_outputs=(*outputs, 1000)[0])
+    head = np.shape(given["fc.bias"]) if "fc.bias" in given else ()
+    outputs = (*head, 1000)[0]
+    expected = torch_shapes(name, num_outputs=outputs)
     _check(name, expected, {key: np.shape(value) for key, value in given.items()})
     leaves = {}
-    for path in _paths(name, 1):
+    for path in _paths(name, outputs):
         array = as_tensor(_torch_name(path), given[_torch_name(path)])
         leaves[path] = jnp.asarray(_to_flax(path, array), jnp.float32)
     return traverse_util.unflatten_dict(leaves)

@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbn.data import Dataset, to_float
-from jaxbn.models import create_model
 from jaxbn.population import merge_batch_stats
 from jaxbn.training._config import TrainConfig
 from jaxbn.training._feed import kinds_of_data
 from jaxbn.training._histograms import activations
-from jaxbn.training._norms import create_norm, parse_options
+from jaxbn.training._norms import create_network
 from jaxbn.training._optim import create_optimizer
 from jaxbn.training._parallel import (
     AXIS,
@@ -74,18 +73,15 @@ def create_arm(
         steps: in an epoch.
     """
 
-    norm = create_norm(
-        name,
-        momentum=config.bn_momentum,
-        epsilon=config.bn_epsilon,
-        axis_name=parallel.norm_axis,
-        normalization_batch_size=config.normalization_batch_size,
-        num_domains=dataset.num_domains,
-        **parse_options(config.norm_options).get(name, {}),
-    )
-    outputs, dtype = max(dataset.num_classes, 1), jnp.dtype(config.dtype)
     job = Job(
-        model=create_model(config.model, outputs, norm, dtype=dtype),
+        model=create_network(
+            config,
+            name,
+            num_classes=dataset.num_classes,
+            num_domains=dataset.num_domains,
+            axis_name=parallel.norm_axis,
+            normalization_batch_size=config.normalization_batch_size,
+        ),
         optimizer=create_optimizer(config, steps),
         task=dataset.task,
         mean=dataset.mean,

@@ -1,12 +1,20 @@
-"""Normalizations by name: what `--norm` accepts, and `--norm_options` for them."""
+"""Normalizations by name: what `--norm` accepts, and `--norm_options` for them.
+
+And the network of a run with one of them, the same in training and loaded again.
+"""
 
 import ast
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
+from flax import linen as nn
+
 from jaxbn import variants
 from jaxbn.base import AxisName, Norm
 from jaxbn.core import batch_norm
+from jaxbn.models import create_model
+from jaxbn.training._config import TrainConfig
 
 _OF_BATCHES = ("momentum", "epsilon", "axis_name", "normalization_batch_size")
 _OF_EXAMPLES = ("epsilon",)
@@ -94,6 +102,38 @@ def parse_options(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
                 "quote strings"
             ) from None
     return options
+
+
+def create_network(
+    config: TrainConfig,
+    name: str,
+    *,
+    num_classes: int,
+    num_domains: int,
+    axis_name: AxisName | None = None,
+    normalization_batch_size: int | None = None,
+) -> nn.Module:
+    """Returns the network of a run with the norm called `name`.
+
+    Args:
+        config: of the run.
+        name: of the norm.
+        num_classes: 0 for regression.
+        num_domains: of the data set.
+        axis_name: as for `create_norm`.
+        normalization_batch_size: likewise.
+    """
+    norm = create_norm(
+        name,
+        momentum=config.bn_momentum,
+        epsilon=config.bn_epsilon,
+        axis_name=axis_name,
+        normalization_batch_size=normalization_batch_size,
+        num_domains=num_domains,
+        **parse_options(config.norm_options).get(name, {}),
+    )
+    dtype = jnp.dtype(config.dtype)
+    return create_model(config.model, max(num_classes, 1), norm, dtype=dtype)
 
 
 def create_norm(

@@ -1,8 +1,10 @@
 """A run as a command: every end has a code, and every failure one line."""
 
 import contextlib
+import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,26 @@ def fit(config: TrainConfig) -> dict[str, Any]:
             raise
     processes.end()
     return summary
+
+
+def main(prog: str, arguments: Sequence[str] | None = None) -> int:
+    """Flags to configuration to exit code: `train.py`, and `jaxbn train`.
+
+    Args:
+        prog: what is called, for its help.
+        arguments: those of the process by default.
+    """
+    try:
+        import tyro
+    except ModuleNotFoundError:
+        words = "tyro is not installed; pip install 'jaxbn[train]'"
+        print(f"{prog}: {words}", file=sys.stderr)
+        return FAILED
+    code = run(tyro.cli(TrainConfig, prog=prog, args=arguments))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Nothing is left to interrupt.
+    if code:
+        leave(code)  # Threads of a save that failed may wait for what never comes.
+    return code
 
 
 def run(config: TrainConfig) -> int:

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax import export
 
 from jaxbn._values import shown
-from jaxbn.data import to_float
 from jaxbn.surgery import Folded, fold
 from jaxbn.training._trained import Trained
 
@@ -26,12 +25,9 @@ def fold_trained(trained: Trained) -> Folded:
     Raises:
         ValueError: as `jaxbn.surgery.fold`, if they differ.
     """
-    inputs = random_inputs(trained)
-    x = to_float(inputs, trained.data["mean"], trained.data["std"])
-    told: dict[str, Any] = {}
-    if trained.by_domain:
-        told["domain"] = jnp.zeros((), jnp.int32)
-    return fold(trained.model, trained.variables, x, False, **told)
+    domain = jnp.zeros((), jnp.int32)
+    args, told = trained.arguments(random_inputs(trained), domain)
+    return fold(trained.model, trained.variables, *args, **told)
 
 
 def export_trained(
@@ -71,9 +67,8 @@ def export_trained(
     data = trained.data
 
     def serve(inputs: Any, *domain: Any) -> Any:
-        x = to_float(inputs, data["mean"], data["std"])
-        told = {"domain": domain[0]} if domain else {}
-        return apply(variables, x, False, **told)
+        args, told = trained.arguments(inputs, *domain)
+        return apply(variables, *args, **told)
 
     (batch,) = export.symbolic_shape("b")
     taken = [jax.ShapeDtypeStruct((batch, *data["shape"]), data["dtype"])]

@@ -12,7 +12,6 @@ from flax import linen as nn
 from jaxbn._values import shown
 from jaxbn.base import Array
 from jaxbn.data import Dataset, to_float
-from jaxbn.models import create_model
 from jaxbn.training._checkpoint import (
     PREFIX,
     Checkpoint,
@@ -21,7 +20,7 @@ from jaxbn.training._checkpoint import (
 )
 from jaxbn.training._config import TrainConfig
 from jaxbn.training._files import write_json
-from jaxbn.training._norms import create_norm, parse_options
+from jaxbn.training._norms import create_network
 from jaxbn.training._step import variables_of
 
 DATA = "data.json"
@@ -61,10 +60,16 @@ class Trained(NamedTuple):
             inputs: [N, ...], uint8 images or float rows; standardized here.
             domain: [N] or [], where the model takes it.
         """
-        x = to_float(inputs, self.data["mean"], self.data["std"])
-        told = {"domain": domain} if self.by_domain else {}
-        outputs: Any = self.model.apply(variables, x, False, **told)
+        args, told = self.arguments(inputs, domain)
+        outputs: Any = self.model.apply(variables, *args, **told)
         return outputs
+
+    def arguments(
+        self, inputs: Any, domain: Any = None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Returns args and kwargs of the model's call in evaluation; see `predict`."""
+        x = to_float(inputs, self.data["mean"], self.data["std"])
+        return (x, False), {"domain": domain} if self.by_domain else {}
 
 
 def write_data(workdir: Path, dataset: Dataset) -> None:
@@ -129,17 +134,8 @@ def load_trained(
         )
     found = _read(workdir, step)
     state = found.states[norm]
-    outputs, dtype = max(data["num_classes"], 1), jnp.dtype(config.dtype)
-    made = create_norm(
-        norm,
-        momentum=config.bn_momentum,
-        epsilon=config.bn_epsilon,
-        axis_name=None,
-        normalization_batch_size=None,
-        num_domains=data["num_domains"],
-        **parse_options(config.norm_options).get(norm, {}),
-    )
-    model = create_model(config.model, outputs, made, dtype=dtype)
+    sizes = {key: data[key] for key in ("num_classes", "num_domains")}
+    model = create_network(config, norm, **sizes)
     variables = variables_of(state["params"], state["batch_stats"])
     variables = jax.tree.map(jnp.asarray, variables)
     return Trained(model, variables, config, norm, int(state["step"]), data)

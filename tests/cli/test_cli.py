@@ -206,7 +206,10 @@ def test_resnets_go_to_pytorchs_names_and_back(tmp_path, capsys):
         (["export", "{run}", "nowhere/a/\0"], "embedded null byte"),
     ],
 )
-def test_bad_input_ends_in_one_line(arguments, words, run, tmp_path, capsys):
+def test_bad_input_ends_in_one_line(
+    arguments, words, run, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     text = tmp_path / "text"
     text.write_text("no weights")
     given = [
