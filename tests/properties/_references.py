@@ -145,6 +145,7 @@ def pooled(state):
     """Returns the state of all domains: each weighs the same, if it absorbed at all."""
     state = {k: oracle.wide(v) for k, v in state.items()}
     out = {k: v.max(0) for k, v in state.items() if not np.iscomplexobj(v)}
+    out |= {k: state[k].mean(0) for k in ("scale", "bias") if k in state}
     if {"mean", "var"} <= set(state):
         seen = np.ones(state["var"].shape)
         if "count" in state:

@@ -35,7 +35,7 @@ def bound(program: Program) -> float:
 
 
 def assert_outputs(
-    program: Program, actual, expected, *, times=1.0, size=0.0, halves=1
+    program: Program, actual, expected, *, times=1.0, size=0.0, beside=0.0, halves=1
 ) -> None:
     """Asserts that outputs agree, and that they have the dtype they should.
 
@@ -45,6 +45,7 @@ def assert_outputs(
         expected: wide.
         times: how many such roundings there are.
         size: of what cancelled on the way, beside the outputs.
+        beside: what roundings that the reference has not may do.
         halves: how many of both were rounded to half precision.
     """
     assert actual.dtype == program.out and actual.shape == np.shape(expected)
@@ -54,7 +55,7 @@ def assert_outputs(
     over = tuple(a for a in range(expected.ndim) if a not in program.features)
     over = None if program.row.across else over
     largest = np.max(np.abs(expected), over, keepdims=True, initial=2.0)
-    allowed = times * bound(program) * np.maximum(largest, size)
+    allowed = times * bound(program) * np.maximum(largest, size) + beside
     if program.double and program.out == "float32":
         allowed = allowed + halves * 2.0**-24 * np.abs(expected)
     if program.out in OF_OUTPUT:
