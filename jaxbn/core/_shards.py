@@ -21,7 +21,7 @@ from jaxbn.core._by_index import measure_by_index
 from jaxbn.core._devices import axis_names, is_bound, mesh_size
 from jaxbn.core._layout import is_explicit, keep
 from jaxbn.core._moments import Moments, measure, merge_moments
-from jaxbn.core._plan import Plan
+from jaxbn.core._plan import Batch, Plan
 from jaxbn.core._reduce import pack, reduce_moments, select, unpack
 
 
@@ -118,12 +118,12 @@ def to_shards(groups: Array, plan: Plan) -> Array:
     return spread_out(jnp.sum(keep(members, groups[None]), 1), plan)
 
 
-def per_group(per_channel: Array | None, plan: Plan) -> Array | None:
-    """Returns a parameter [C] as every row has it, [1, C]."""
-    if per_channel is None or not plan.shards:
+def per_group(per_channel: Array | None, batch: Batch) -> Array | None:
+    """Returns a parameter [C] as every row has it, [1, C]; one of each row as it is."""
+    if per_channel is None or not batch.plan.shards:
         return per_channel
-    stacked = plan.num_groups and per_channel.shape[:1] == (plan.num_groups,)
-    return per_channel if stacked and per_channel.ndim > 1 else per_channel[None]
+    stacked = per_channel.ndim == len(batch.features)
+    return per_channel if stacked else per_channel[None]
 
 
 def membership(shard_groups: tuple[int, ...]) -> Array:

@@ -87,7 +87,7 @@ def apply_batch(
     known = lax.stop_gradient(x) if written else conceal(x, weights)
     measure = _measure_once if on_mesh else _measure
     measured = measure(known, weights, index, batch)
-    scale, bias = (per_group(p, batch.plan) for p in (scale, bias))
+    scale, bias = (per_group(p, batch) for p in (scale, bias))
 
     def normalize(
         scale: Array | None, bias: Array | None, known: Moments
@@ -124,7 +124,7 @@ def apply_stored(
         batch = batch._replace(plan=Plan())
     axis = reduction_axes(batch.features, x.ndim)[:1]
     x, weights, batch = _cut(x, weights, batch)
-    scale, bias = (per_group(p, batch.plan) for p in (scale, bias))
+    scale, bias = (per_group(p, batch) for p in (scale, bias))
     stored = state["mean"], None, state["var"]
     y = plain_normalize(x, scale, bias, weights, index, *stored, batch)
     return _join(y, axis, batch.plan)

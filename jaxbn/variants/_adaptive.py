@@ -148,12 +148,15 @@ class Mixture:
     def __call__(self, state: State, moments: Moments) -> tuple[Array, Array]:
         """Returns gain and offset of what the batch normalized."""
         count = moments.total / max(self.each, 1)
-        weight = count / as_divisor(count + self.prior_count)
+        both = count + self.prior_count
+        weight = count / as_divisor(both)
+        # Not 1 - weight, which loses the digits of a variance far below the other.
+        kept = jnp.where(both > 0, self.prior_count / as_divisor(both), 1)
         apart = (moments.shift - state["mean"]) + moments.delta
-        moved = weight if self.adapt_mean else jnp.zeros_like(weight)
+        apart = kept * apart if self.adapt_mean else apart
         var = state["var"]
         if self.adapt_var:
-            var = var + weight * (moments.var - var)
+            var = kept * var + weight * moments.var
         inverse = inverse_deviation(var, self.epsilon)
         gain = inverse * jnp.sqrt(moments.var + self.epsilon)
-        return gain, inverse * (1 - moved) * apart
+        return gain, inverse * apart

@@ -57,6 +57,23 @@ def test_complex_data_by_domain_is_that_of_two_masked_norms(shape, options):
     jax.tree.map(lambda a, b: oracle.assert_close(a, b, 1e-5), slopes, theirs)
 
 
+@pytest.mark.parametrize("affine", ["shared", "per_domain"])
+@pytest.mark.parametrize("train", [True, False])
+def test_as_many_features_as_there_are_groups(affine, train):
+    inner = jaxbn.batch_norm(axis=(-2, -1), momentum=0.0)
+    norm = jaxbn.domain_norm(2, inner, affine=affine)  # And one of the unseen: 3.
+    params, state = norm.init((3, 4))
+    params = {k: v + jnp.arange(v.size).reshape(v.shape) for k, v in params.items()}
+    x = jnp.asarray(RNG.normal(size=(8, 3, 4)), jnp.float32)
+    with jax.numpy_rank_promotion("raise"):
+        y, _ = norm.apply(params, state, x, train, domain=DOMAIN)
+    for d in range(2):
+        here = {k: v[d] if affine == "per_domain" else v for k, v in params.items()}
+        given = here, {k: v[d] for k, v in state.items()}, x[d == DOMAIN], train
+        expected, _ = inner.apply(*given)
+        oracle.assert_close(y[d == DOMAIN], expected, 1e-6)
+
+
 def test_parameters_of_more_digits_than_the_data(x64):
     with x64():
         inner = jaxbn.batch_norm(param_dtype=jnp.float64)

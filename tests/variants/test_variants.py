@@ -107,6 +107,17 @@ def test_only_one_of_the_statistics_adapts(mean, var):
     oracle.assert_close(y, (DATA - means) / np.sqrt(variances + 1e-5), 1e-5)
 
 
+@pytest.mark.parametrize("prior", [0.0, 1.0])
+def test_a_variance_far_below_the_running_one_keeps_its_digits(prior):
+    x = 1e-3 * np.random.default_rng(0).normal(size=(8192, 3)).astype(np.float32)
+    norm = jaxbn.adaptive_norm(prior_count=prior, adapt_mean=False, epsilon=1e-12)
+    params, state = norm.init(3)
+    y, _ = norm.apply(params, state, jnp.asarray(x), False)
+    wide = x.astype(np.float64)
+    var = (prior + len(x) * np.var(wide, 0)) / (prior + len(x))
+    np.testing.assert_allclose(y, wide / np.sqrt(var + 1e-12), rtol=1e-5, atol=1e-5)
+
+
 def test_a_stream_moves_the_statistics_before_it_is_normalized():
     norm = jaxbn.adaptive_norm(prior_count=np.inf, stream_momentum=0.75)
     y, new = norm.apply(PARAMS, STATE, X, False, update_stats=True)
