@@ -104,7 +104,7 @@ def judge(looks):
         statistics.median(seen["memory"] for seen in part) for part in (first, last)
     ]
     fewest = {
-        key: [min(seen[key] for seen in part) for part in (first, last)]
+        key: [min(seen[key] for seen in part) for part in parts]
         for key in ("files", "threads")
     }
     return {
@@ -122,8 +122,8 @@ def kept(found):
     """Returns whether a run gained nothing and lost no speed, by each promise."""
     return {
         "memory within 3 %": found["memory_gained"] <= 0.03,
-        "no file handles gained": found["files"][1] <= found["files"][0],
-        "no threads gained": found["threads"][1] <= found["threads"][0],
+        "no file handles gained": found["files"][-1] <= found["files"][0],
+        "no threads gained": found["threads"][-1] <= found["threads"][0],
         "speed within 10 %": found["speed_changed"] >= -0.10,
     }
 
