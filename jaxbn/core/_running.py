@@ -140,6 +140,11 @@ def averaging_weights(
     if count is None:
         return momentum, 1 - momentum
     # 1 - momentum^t cancels for a momentum near 1; its logarithm keeps the digits.
-    power = (count + 1) * jnp.log1p(jnp.asarray(momentum - 1, count.dtype))
-    rate = jnp.where(count == 0, 1.0, (1 - momentum) / -jnp.expm1(power))
-    return 1 - rate, rate
+    logarithm = jnp.log1p(jnp.asarray(momentum - 1, count.dtype))
+    before = jnp.expm1(jnp.maximum(count, 1) * logarithm)
+    after = jnp.expm1((count + 1) * logarithm)
+    keep = jnp.where(count == 0, 0.0, momentum * (before / after))
+    rate = (1 - momentum) / -after
+    # The smaller one has its digits, the other makes 1 of both: means would drift.
+    smaller = ~(keep >= rate)
+    return jnp.where(smaller, keep, 1 - rate), jnp.where(smaller, 1 - keep, rate)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxbn import Moments, batch_moments, bn_apply, bn_init, update_running
+from jaxbn.core._running import averaging_weights
 
 PARAMS, START = bn_init(1)
 COUNTING = {**START, "count": jnp.zeros(1)}
@@ -82,6 +83,24 @@ def test_the_debiased_average_keeps_its_digits_for_any_momentum(momentum):
         expected = np.average(np.square(batches[:k]), weights=weights)
         np.testing.assert_allclose(state["var"], expected, rtol=3e-6)
         np.testing.assert_array_equal(state["count"], k)
+
+
+@pytest.mark.parametrize("momentum", [1e-4, 1e-7, 0.0])
+def test_the_debiased_average_keeps_what_a_momentum_near_0_leaves(momentum):
+    state = update_running(COUNTING, moments_of(2.0, 1e4, 1e8), momentum=0.0)
+    state = {**state, "count": jnp.ones(1)}
+    new = update_running(
+        state, moments_of(2.0, 0.0, 0.0), momentum=momentum, debias=True
+    )
+    keep = momentum / (1 + momentum)  # m (1 - m) / (1 - m^2)
+    np.testing.assert_allclose(new["mean"], keep * 1e4, rtol=1e-6)
+    np.testing.assert_allclose(new["var"], keep * 1e8, rtol=1e-6)
+
+
+@pytest.mark.parametrize("momentum", [0.3, 0.9, 0.999])
+def test_the_weights_of_a_debiased_average_make_one(momentum):
+    keep, rate = averaging_weights(momentum, jnp.arange(3000.0))
+    np.testing.assert_array_equal(keep + rate, 1)
 
 
 @pytest.mark.parametrize("options", [{}, {"debias": True}], ids=["plain", "debiased"])
