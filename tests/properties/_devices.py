@@ -17,7 +17,12 @@ from tests.properties._gradients import doubled, draw_like, near_gradients
 from tests.properties._on_devices import batch_of, call, hidden, pulled, run
 from tests.properties._programs import Program, compiled
 from tests.properties._property import proves
-from tests.properties._rounding import assert_outputs, assert_states, size_of
+from tests.properties._rounding import (
+    assert_outputs,
+    assert_states,
+    pooled_rounding,
+    size_of,
+)
 
 
 def is_here(program: Program) -> bool:
@@ -70,7 +75,8 @@ def k_devices_equal_the_reference(case: Case) -> None:
         size = program.double * seen / math.sqrt(program.row.epsilon)
         for d in each:
             assert_outputs(program, y[d], ys[d], size=size)
-            assert_outputs(program, y_eval[d], evaluated[d], size=size)
+            pooled = pooled_rounding(program, params, states[d], x)
+            assert_outputs(program, y_eval[d], evaluated[d], size=size, beside=pooled)
             assert_states(program, states[d], news[d], seen)
 
 

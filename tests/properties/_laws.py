@@ -16,6 +16,7 @@ from tests.properties._rounding import (
     assert_outputs,
     assert_same,
     assert_states,
+    pooled_rounding,
     size_in_evaluation,
     size_in_reference,
     size_of,
@@ -39,17 +40,6 @@ def fold_size(program, params, state, x) -> float:
     """Returns how large `gain * x` and `offset` are, where they are added."""
     folded = program.row.folded
     return size_in_evaluation(program, params, state, x) if folded else 0.0
-
-
-def pooled_rounding(program, params, state, x) -> float:
-    """Returns what rounding the mean of all domains once more does to outputs.
-
-    Unlike the means that it is made of, it is not stored, hence not read.
-    """
-    if not program.row.domains:
-        return 0.0
-    u = 2.0**-53 if program.double else 2.0**-24
-    return 2 * u * size_in_evaluation(program, params, state, x)
 
 
 @proves(Law.ORACLE, share=18, programs=40, where=has_reference)

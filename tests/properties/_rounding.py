@@ -135,6 +135,17 @@ def size_in_evaluation(program: Program, params, state, x) -> float:
     return float(scale * size / np.sqrt(var + program.row.epsilon))
 
 
+def pooled_rounding(program, params, state, x) -> float:
+    """Returns what rounding the mean of all domains once more does to outputs.
+
+    Unlike the means that it is made of, it is not stored, hence not read.
+    """
+    if not program.row.domains:
+        return 0.0
+    u = 2.0**-53 if program.double else 2.0**-24
+    return 2 * u * size_in_evaluation(program, params, state, x)
+
+
 def size_of(*arrays) -> float:
     """Returns the largest size of finite numbers in some arrays."""
     sizes = [np.abs(oracle.wide(a)).ravel() for a in arrays]
