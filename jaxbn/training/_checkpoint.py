@@ -43,8 +43,8 @@ class Checkpoint(NamedTuple):
     Attributes:
         states: a `TrainState` of NumPy arrays for each arm.
         metrics: the training sums of the epoch so far for each arm.
-        record: JSON: 'epoch' and 'position' of the next step, 'rows' (lines of JSON)
-            and 'histograms' reported so far, 'best' (step and score).
+        record: JSON: 'epoch' and 'position' of the next step, 'rows' and 'histograms'
+            reported so far (compressed, and as text), 'best' (step and score).
         replicas: 'batch_stats' of each device, [D, ...], for each arm; {} where all
             share theirs.
     """

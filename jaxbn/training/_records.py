@@ -2,16 +2,18 @@
 
 `metrics.jsonl` holds nothing that depends on the clock, so that a resumed run and an
 uninterrupted one write the same bytes; times are in `timing.jsonl`. Every file is
-rewritten whole, from text that is kept: an epoch costs the thousandth of a long run
-what it cost the first.
+rewritten whole, from text that is kept, and a checkpoint holds the rows compressed in
+blocks, each of them once: the thousandth epoch of a long run costs what the first did.
 """
 
+import base64
 import contextlib
 import csv
 import importlib.metadata
 import io
 import json
 import platform
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ import jaxbn
 from jaxbn.training._files import write_json, write_text
 
 Row = dict[str, Any]
+BLOCK = 64
+"""Rows that are compressed together."""
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "orbax-checkpoint")
 
 
@@ -30,18 +34,19 @@ class Records:
 
     Args:
         workdir: where.
-        past: `text` of an earlier part of the run, which is being resumed.
+        past: `packed` of an earlier part of the run, which is being resumed.
     """
 
-    def __init__(self, workdir: Path, past: str):
+    def __init__(self, workdir: Path, past: Any):
         from tensorboardX import SummaryWriter
 
         self.workdir = workdir
         self.rows: list[Row] = []
         self._lines: list[str] = []
+        self._blocks: list[str] = []
         self._table: list[str] = []
         self._names: dict[str, None] = {}
-        for line in past.splitlines():
+        for line in unpack(past).splitlines():
             self._note(json.loads(line))
         purge = self.rows[-1]["step"] + 1 if self.rows else None
         self.events = SummaryWriter(
@@ -53,6 +58,12 @@ class Records:
         """The rows, each as a line of JSON."""
         return "".join(self._lines)
 
+    @property
+    def packed(self) -> Row:
+        """The rows, ready for JSON: 'blocks', compressed, and the 'rest' as text."""
+        rest = self._lines[BLOCK * len(self._blocks) :]
+        return {"blocks": list(self._blocks), "rest": "".join(rest)}
+
     def add(self, row: Row) -> None:
         """Adds a row: 'epoch', 'step', 'norm' and what was measured."""
         self._note(row)
@@ -63,6 +74,8 @@ class Records:
     def _note(self, row: Row) -> None:
         self.rows.append(row)
         self._lines.append(json.dumps(row, allow_nan=False) + "\n")
+        if len(self._lines) % BLOCK == 0:
+            self._blocks.append(pack("".join(self._lines[-BLOCK:])))
         if row.keys() <= self._names.keys():
             self._table.append(as_csv([row], self._names))
         else:  # A new column: every row of the table has another form.
@@ -84,6 +97,21 @@ class Records:
     def close(self) -> None:
         """Closes the event file."""
         self.events.close()
+
+
+def pack(text: str) -> str:
+    """Returns text compressed, as text."""
+    return base64.b64encode(zlib.compress(text.encode())).decode()
+
+
+def unpack(rows: Any) -> str:
+    """Returns the lines of what `Records.packed` gave; or of a list, or lines."""
+    if isinstance(rows, list):  # As runs until 2026-11-28 have them.
+        return "".join(f"{json.dumps(row)}\n" for row in rows)
+    if isinstance(rows, str):
+        return rows
+    blocks = (zlib.decompress(base64.b64decode(block)) for block in rows["blocks"])
+    return b"".join(blocks).decode() + rows["rest"]
 
 
 def as_csv(rows: list[Row], names: Iterable[str], header: bool = False) -> str:

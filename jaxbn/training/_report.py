@@ -41,12 +41,9 @@ class Report:
     def open(self, past: Row, devices: tuple[jax.Device, ...]) -> None:
         """Goes on from the record of a checkpoint, {} for a fresh run."""
         self.best = dict(past.get("best", {}))
-        self.histograms = list(past.get("histograms", []))
+        self.histograms = [as_text(entry) for entry in past.get("histograms", [])]
         if self.workdir is not None:
-            rows = past.get("rows", "")
-            if not isinstance(rows, str):  # As runs before 2026-11-29 have them.
-                rows = "".join(f"{json.dumps(row)}\n" for row in rows)
-            self.records = Records(self.workdir, rows)
+            self.records = Records(self.workdir, past.get("rows", ""))
             write_environment(self.workdir, devices)
 
     def close(self) -> None:
@@ -57,7 +54,7 @@ class Report:
 
     def record(self) -> Row:
         """Returns what `open` goes on from, ready for JSON."""
-        rows = self.records.text if self.records is not None else ""
+        rows = self.records.packed if self.records is not None else ""
         return {"rows": rows, "histograms": self.histograms, "best": self.best}
 
     def introduce(
@@ -102,7 +99,8 @@ class Report:
 
     def add_histograms(self, entry: Row) -> None:
         """Keeps what the layers of an arm saw; of long runs in evenly spaced epochs."""
-        self.histograms = thinned([*self.histograms, entry], self.config.eval_every)
+        entries = [*self.histograms, as_text(entry)]
+        self.histograms = thinned(entries, self.config.eval_every)
 
     def note_best(self, row: Row) -> None:
         """Remembers the step at which the first arm did best on the test split."""
@@ -140,12 +138,20 @@ class Report:
         title = f"{self.config.model} on {self.config.dataset}"
         plot_curves(self.workdir / "curves.png", self.records.rows, title)
         path = self.workdir / "activations.png"
-        plot_activations(path, self.histograms, f"{title}: what enters each relu")
+        histograms = [json.loads(entry["text"]) for entry in self.histograms]
+        plot_activations(path, histograms, f"{title}: what enters each relu")
         summary = {"step": step, "seconds": seconds, "best": self.best}
         summary |= {"final": {row["norm"]: row for row in rows}}
         write_json(self.workdir / "summary.json", summary)
         self.console.conclude(rows, self.workdir)
         return summary
+
+
+def as_text(entry: Row) -> Row:
+    """Returns an entry as its 'epoch' and 'text', which is made once."""
+    if "text" in entry:
+        return entry
+    return {"epoch": entry["epoch"], "text": json.dumps(entry, allow_nan=False)}
 
 
 def thinned(entries: list[Row], every: int, most: int = 64) -> list[Row]:

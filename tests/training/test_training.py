@@ -292,9 +292,23 @@ def test_records_are_the_same_in_parts_and_have_a_column_for_every_name(tmp_path
     assert whole.text.startswith(before)
 
 
-def test_rows_of_older_checkpoints_are_gone_on_with(tmp_path):
+@pytest.mark.parametrize("count", [0, 63, 64, 150])
+def test_rows_are_packed_and_come_back(tmp_path, count):
+    rows = [{"step": k, "norm": "batch", "loss": 1 / (k + 1)} for k in range(count)]
+    first = Records(tmp_path / "first", "")
+    for row in rows:
+        first.add(row)
+    again = Records(tmp_path / "again", json.loads(json.dumps(first.packed)))
+    assert again.rows == rows and again.text == first.text
+    assert again.packed == first.packed
+    for records in (first, again):
+        records.close()
+
+
+@pytest.mark.parametrize("form", [list, lambda rows: f"{json.dumps(rows[0])}\n"])
+def test_rows_of_older_checkpoints_are_gone_on_with(tmp_path, form):
     report = Report(TINY, tmp_path)
-    report.open({"rows": [{"step": 1, "norm": "batch", "loss": 0.5}]}, ())
+    report.open({"rows": form([{"step": 1, "norm": "batch", "loss": 0.5}])}, ())
     report.write()
     report.close()
     assert rows_of(tmp_path) == [{"step": 1, "norm": "batch", "loss": 0.5}]
