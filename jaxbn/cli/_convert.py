@@ -24,13 +24,9 @@ def convert(
         to: flax, names such as params/stem/kernel; or torch, torchvision's and timm's.
         norm: Which of the norms of a run; the first by default.
     """
-    from jaxbn.cli._read import (
-        as_tree,
-        has_torch_names,
-        read_safetensors,
-        write_safetensors,
-    )
+    from jaxbn.cli._read import write_safetensors
     from jaxbn.models import dump_torch, load_torch
+    from jaxbn.models._safetensors import as_tree, has_torch_names, read_safetensors
     from jaxbn.training import load_trained
 
     if source.is_dir():

@@ -12,6 +12,7 @@ from jaxbn.data import Dataset, to_float
 from jaxbn.population import merge_batch_stats
 from jaxbn.training._config import TrainConfig
 from jaxbn.training._feed import kinds_of_data
+from jaxbn.training._finetune import holds_statistics, start_from
 from jaxbn.training._histograms import activations
 from jaxbn.training._norms import create_network
 from jaxbn.training._optim import create_optimizer
@@ -95,7 +96,9 @@ def create_arm(
         on_nonfinite=config.on_nonfinite,
     )
     few = to_float(dataset.train.inputs[:2], dataset.mean, dataset.std)
-    state = create_state(job.model, job.optimizer, few, config.seed)
+    start = functools.partial(start_from, config, name)
+    state = create_state(job.model, job.optimizer, few, config.seed, start)
+    job = job._replace(frozen=holds_statistics(config, name, state.batch_stats))
     kinds = state_kinds(parallel)
     whole = REPLICATED, REPLICATED
     train_data, test_data = map(kinds_of_data, (dataset.train, dataset.test))

@@ -37,7 +37,17 @@ class TrainConfig:
     test_limit: int | None = None
     """Test on the first so many examples only."""
     model: str = "mlp"
-    """mlp, narrow, convnet, resnet8, resnet20 or resnet50."""
+    """mlp, narrow, convnet, resnet8, resnet20, or resnet18, 34, 50, 101 or 152."""
+    init_from: str | None = None
+    """Start from these parameters and running statistics: the folder of a run, or a
+    safetensors file with the names of Flax or, for resnet18 to 152, of PyTorch. A head
+    of another number of classes starts anew."""
+    freeze: Literal["nothing", "statistics", "all_but_affine", "all_but_head"] = (
+        "nothing"
+    )
+    """What stands still: the running statistics, by which norms then normalize in
+    training too; all but the scale and bias of norms, and the head; or all but the
+    head."""
     norm: str = "batch,none"
     """batch, renorm, adaptive, ghost, shuffled, split, domain (of sets joined by +),
     frozen, group, instance, layer, none, or several with commas: the same net is

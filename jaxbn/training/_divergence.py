@@ -46,6 +46,8 @@ def find_culprit(job: Job, state: Any, batch: Any) -> str:
     if not all_finite(x):
         return "the input"
     order: list[str] = []
+    layers = find_layers(state.batch_stats)
+    norms = [path for path, layer in layers.items() if has_statistics(layer)]
 
     def look(call: Call) -> tuple[Array, dict[str, Array]]:
         if call.path not in order:
@@ -56,7 +58,9 @@ def find_culprit(job: Job, state: Any, batch: Any) -> str:
         notes = dict(zip(("input", "statistics"), fine, strict=True))
         for name, earlier in call.notes.items():
             notes[name] = earlier & notes[name]
-        return call.proceed(), notes
+        norm = call.path in norms
+        held = {"use_running_average": True} if job.frozen and norm else {}
+        return call.proceed(**held), notes
 
     run = watch(job.model, look, also=LAYERS)
 
@@ -70,8 +74,7 @@ def find_culprit(job: Job, state: Any, batch: Any) -> str:
     for path in order:
         if not notes[path]["input"]:
             return f"the input of layer {path!r}"
-        norm = has_statistics(find_layers(state.batch_stats).get(path, {}))
-        if norm and not notes[path]["statistics"]:
+        if path in norms and not notes[path]["statistics"]:
             return f"the batch statistics of layer {path!r}"
     for name, values in (("the output of the model", outputs), ("the loss", loss)):
         if not all_finite(values):

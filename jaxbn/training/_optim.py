@@ -1,5 +1,6 @@
 """The optimizer: a schedule, a chain, a decay that knows what a weight is, averages."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import optax
 
 from jaxbn.base import Array
 from jaxbn.training._config import TrainConfig
+from jaxbn.training._finetune import label_parameters
 
 
 def create_schedule(config: TrainConfig, steps_per_epoch: int) -> optax.Schedule:
@@ -41,9 +43,14 @@ def create_optimizer(
     """Returns the Optax chain that `config` describes.
 
     Weight decay is decoupled for adamw and lamb and added to the gradient (the L2
-    penalty) for the others; scales and biases are left alone by all.
+    penalty) for the others; scales and biases are left alone by all. What `--freeze`
+    keeps stands still.
     """
     chain = _create_chain(config, create_schedule(config, steps_per_epoch))
+    if config.freeze in ("all_but_affine", "all_but_head"):
+        parts: Any = {"trained": chain, "frozen": optax.set_to_zero()}
+        labels = functools.partial(label_parameters, config)
+        chain = optax.multi_transform(parts, labels)
     if config.average_decay is None:
         return chain
     return average_weights(chain, config.average_decay)

@@ -1,5 +1,6 @@
 """What a step changes."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +32,11 @@ class TrainState(NamedTuple):
 
 
 def create_state(
-    model: nn.Module, optimizer: optax.GradientTransformation, x: Array, seed: int
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    x: Array,
+    seed: int,
+    start: Callable[[Any, Any], tuple[Any, Any]] = lambda *fresh: fresh,
 ) -> TrainState:
     """Returns the state before the first step.
 
@@ -42,14 +47,15 @@ def create_state(
         optimizer: an Optax chain.
         x: [N, ...] inputs of the right shape; their values do not matter.
         seed: of the weights and of what happens at random in training.
+        start: `(params, batch_stats)` to those of the first step.
     """
     init_key, key = jax.random.split(jax.random.key(seed))
     variables = jax.jit(model.init, static_argnums=2)(init_key, x, False)
-    params = variables["params"]
+    params, batch_stats = start(variables["params"], variables.get("batch_stats", {}))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        batch_stats=variables.get("batch_stats", {}),
+        batch_stats=batch_stats,
         opt_state=optimizer.init(params),
         key=jax.random.key_data(key),
     )

@@ -5,6 +5,7 @@ Each runs on one device with its share of every batch. Where devices share a bat
 statistics of the norm. None of the functions knows how it is mapped.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from jaxbn.base import Array, AxisName
 from jaxbn.core import merge_moments
 from jaxbn.data import augment_crop_flip, gather, to_float
 from jaxbn.population import Collected, collect_moments, pool_collected
+from jaxbn.surgery import freeze
 from jaxbn.training._metrics import Metrics, add_metrics, measure, no_metrics
 from jaxbn.training._state import TrainState
 
@@ -39,6 +41,7 @@ class Job(NamedTuple):
         by_domain: whether the model is told.
         on_nonfinite: what a step does that is not finite: 'warn', it is taken; 'skip',
             nothing moves but the number of the step; 'stop', nothing moves any more.
+        frozen: whether norms normalize by running statistics in training too.
     """
 
     model: nn.Module
@@ -53,6 +56,7 @@ class Job(NamedTuple):
     num_domains: int = 1
     by_domain: bool = False
     on_nonfinite: str = "warn"
+    frozen: bool = False
 
 
 def train_steps(
@@ -116,14 +120,13 @@ def train_step(job: Job, state: TrainState, batch: Any) -> tuple[TrainState, Met
     x, labels, told = prepare_step(job, state, batch)
     everyone = jnp.ones(x.shape[0], bool)
     num = x.shape[0] * (lax.psum(1, job.axis_name) if job.axis_name else 1)
+    run = freeze(job.model) if job.frozen else functools.partial(run_and_absorb, job)
 
     def share(params: Any) -> tuple[Array, tuple[Metrics, Any]]:
         variables = variables_of(params, state.batch_stats)
-        outputs, updates = job.model.apply(
-            variables, x, True, mutable=["batch_stats"], **told
-        )
+        outputs, batch_stats = run(variables, x, True, **told)
         sums = measure(outputs, labels, everyone, job.task, job.label_smoothing)
-        return sums.loss / num, (sums, updates.get("batch_stats", {}))
+        return sums.loss / num, (sums, batch_stats)
 
     grads, (sums, batch_stats) = jax.grad(share, has_aux=True)(state.params)
     grads, sums = sum_over_devices(job, (grads, sums))
@@ -133,6 +136,12 @@ def train_step(job: Job, state: TrainState, batch: Any) -> tuple[TrainState, Met
     # A gradient that is not finite is in the state of the optimizer, or the parameters.
     fine = is_finite(job, (sums.loss, new))
     return new, sums._replace(bad=1 - fine.astype(jnp.float32))
+
+
+def run_and_absorb(job: Job, *args: Any, **told: Any) -> tuple[Array, Any]:
+    """Returns the outputs of the model, and its statistics after them."""
+    outputs, updates = job.model.apply(*args, mutable=["batch_stats"], **told)
+    return outputs, updates.get("batch_stats", {})
 
 
 def is_finite(job: Job, tree: Any) -> Array:
