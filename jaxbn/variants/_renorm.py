@@ -117,7 +117,8 @@ class Correction:
 
     def __call__(self, state: State, moments: Moments) -> tuple[Array, Array]:
         """Returns r and d, 1 and 0 where there is nothing to correct towards."""
-        count, start = state["count"], self.warmup_steps
+        count = state["count"].astype(moments.var.dtype)  # Limits in its digits.
+        start = self.warmup_steps
         r_limit = 1 + (self.r_max - 1) * ramp(count, start, self.r_steps)
         d_limit = self.d_max * ramp(count, start, self.d_steps)
         inverse = inverse_deviation(state["var"], self.epsilon)

@@ -107,6 +107,18 @@ def test_only_one_of_the_statistics_adapts(mean, var):
     oracle.assert_close(y, (DATA - means) / np.sqrt(variances + 1e-5), 1e-5)
 
 
+def test_limits_of_renormalization_have_the_digits_of_the_data(x64):
+    limits = {"r_max": 3.0, "d_max": 0.0, "warmup_steps": 0, "r_steps": 0, "d_steps": 1}
+    norm = jaxbn.batch_renorm(**limits, epsilon=1e-12, dtype=jnp.float64)
+    params, state = norm.init(4)
+    state = {**state, "count": jnp.full(4, 9.0, jnp.float32)}
+    state["var"] = jnp.full(4, 1e6)
+    y, _ = norm.apply(params, state, jnp.asarray(DATA, jnp.float64), True)
+    deviation = np.sqrt(np.var(DATA, (0, 1)) + 1e-12)
+    expected = (DATA - np.mean(DATA, (0, 1))) / deviation / 3
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("prior", [0.0, 1.0])
 def test_a_variance_far_below_the_running_one_keeps_its_digits(prior):
     x = 1e-3 * np.random.default_rng(0).normal(size=(8192, 3)).astype(np.float32)
