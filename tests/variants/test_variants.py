@@ -109,14 +109,14 @@ def test_only_one_of_the_statistics_adapts(mean, var):
 
 def test_limits_of_renormalization_have_the_digits_of_the_data(x64):
     limits = {"r_max": 3.0, "d_max": 0.0, "warmup_steps": 0, "r_steps": 0, "d_steps": 1}
-    norm = jaxbn.batch_renorm(**limits, epsilon=1e-12, dtype=jnp.float64)
+    norm, wide = jaxbn.batch_renorm(**limits, epsilon=1e-12), DATA.astype(np.float64)
     params, state = norm.init(4)
-    state = {**state, "count": jnp.full(4, 9.0, jnp.float32)}
-    state["var"] = jnp.full(4, 1e6)
-    y, _ = norm.apply(params, state, jnp.asarray(DATA, jnp.float64), True)
-    deviation = np.sqrt(np.var(DATA, (0, 1)) + 1e-12)
-    expected = (DATA - np.mean(DATA, (0, 1))) / deviation / 3
-    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-12)
+    with x64():
+        state = {"mean": jnp.zeros(4, float), "var": jnp.full(4, 1e6, float)}
+        state["count"] = jnp.full(4, 9, jnp.float32)
+        y, _ = norm.apply(params, state, jnp.asarray(wide), True)
+    expected = (wide - np.mean(wide, (0, 1))) / np.std(wide, (0, 1)) / 3
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("prior", [0.0, 1.0])
