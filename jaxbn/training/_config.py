@@ -136,7 +136,12 @@ class ConfigError(ValueError):
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Returns the fields in which a resumed run may not differ but does, as text."""
+    """Returns the fields in which a resumed run may not differ but does, as text.
+
+    One that `old` has not, of a version before there was such a flag, was its default.
+    """
+    fields = dataclasses.fields(TrainConfig)
+    old = {field.name: field.default for field in fields if field.name in new} | old
     names = sorted((set(old) | set(new)) - FREE_TO_CHANGE)
     return [
         f"{name} was {old.get(name)!r}, is {new.get(name)!r}"

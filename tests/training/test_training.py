@@ -272,6 +272,14 @@ def test_differences_name_only_what_decides_the_numbers():
     assert differences(old, new) == ["seed was 0, is 1"]
 
 
+def test_a_run_from_before_there_was_a_flag_is_gone_on_with():
+    new = dataclasses.asdict(TINY)
+    old = {name: value for name, value in new.items() if name != "freeze"}
+    assert differences(old, new) == []
+    frozen = {**new, "freeze": "statistics"}
+    assert differences(old, frozen) == ["freeze was 'nothing', is 'statistics'"]
+
+
 def test_records_are_the_same_in_parts_and_have_a_column_for_every_name(tmp_path):
     rows = [{"step": 1, "norm": "a", "b": 2.5}, {"step": 3, "norm": "a", "c": None}]
     rows += [{"step": 5, "norm": "a", "b": 0.5}]
