@@ -74,7 +74,8 @@ def find_culprit(job: Job, state: Any, batch: Any) -> str:
     for path in order:
         if not notes[path]["input"]:
             return f"the input of layer {path!r}"
-        if path in norms and not notes[path]["statistics"]:
+        of_batch = path in norms and not job.frozen
+        if of_batch and not notes[path]["statistics"]:
             return f"the batch statistics of layer {path!r}"
     for name, values in (("the output of the model", outputs), ("the loss", loss)):
         if not all_finite(values):

@@ -17,7 +17,7 @@ import numpy as np
 from flax import traverse_util
 
 from jaxbn.models import load_torch
-from jaxbn.models._safetensors import as_tree, has_torch_names, read_safetensors
+from jaxbn.models._safetensors import has_torch_names, read_safetensors
 from jaxbn.training._config import ConfigError, TrainConfig
 from jaxbn.training._trained import load_trained
 from jaxbn.tree import find_layers, has_statistics
@@ -50,8 +50,7 @@ def start_from(
     except ValueError as error:
         raise ConfigError(f"--init_from: {error}") from None
     fresh = _flat({"params": params, "batch_stats": batch_stats})
-    given = _flat(given)
-    heads = {path for path in fresh.keys() | given.keys() if path[1] == HEAD}
+    heads = {path for path in fresh.keys() | given.keys() if HEAD in path[1:2]}
     if any(_shape(fresh, path) != _shape(given, path) for path in heads):
         given = {path: leaf for path, leaf in given.items() if path not in heads}
         given |= {path: leaf for path, leaf in fresh.items() if path in heads}
@@ -65,17 +64,21 @@ def start_from(
     return trees["params"], trees.get("batch_stats", {})
 
 
-def read_variables(config: TrainConfig, name: str) -> dict[str, Any]:
-    """Returns what `--init_from` names: of a run the arm of that norm, or the first."""
+def read_variables(config: TrainConfig, name: str) -> dict[tuple[str, ...], Any]:
+    """Returns the arrays that `--init_from` names, by path.
+
+    Of a run they are those of the arm with the norm called `name`, or of the first.
+    """
     path = Path(config.init_from or "")
     if path.is_dir():
-        first = load_trained(path)
-        has_arm = name in first.config.norms
-        return load_trained(path, norm=name).variables if has_arm else first.variables
+        trained = load_trained(path)
+        if name in trained.config.norms:
+            trained = load_trained(path, norm=name)
+        return _flat(trained.variables)
     arrays = read_safetensors(path)
     if has_torch_names(arrays):
-        return load_torch(config.model, arrays)
-    return as_tree(arrays)
+        return _flat(load_torch(config.model, arrays))
+    return {tuple(name.split("/")): array for name, array in arrays.items()}
 
 
 def label_parameters(config: TrainConfig, params: Any) -> Any:

@@ -105,13 +105,14 @@ def test_training_by_running_statistics_is_training_in_evaluation(tmp_path, sour
 
 
 def test_a_file_with_the_names_of_flax(tmp_path, source):
-    before = leaves(load_trained(source).variables)
+    variables = load_trained(source).variables
     path = tmp_path / "weights.safetensors"
-    save_file(before, path)
-    after = tuned(tmp_path, path, freeze="all_but_head")
-    for name, value in before.items():
-        if "head" not in name:
-            np.testing.assert_array_equal(after[name], value)
+    save_file(leaves(variables), path)
+    config = dataclasses.replace(TINY, init_from=str(path))
+    fresh = jax.tree.map(jnp.zeros_like, variables)
+    found = start_from(config, "batch", fresh["params"], fresh["batch_stats"])
+    expected = variables["params"], variables["batch_stats"]
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 @pytest.mark.parametrize("classes", [7, 5])
@@ -154,6 +155,14 @@ def test_refuses(tmp_path, source, options, words):
         fit(dataclasses.replace(TINY, **given))
     assert len(str(refused.value).splitlines()) == 1
     assert not re.search("[Tt]raceback", str(refused.value))
+
+
+def test_a_file_of_something_else_is_refused_by_its_names(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({"a": np.ones(2), "a/b": np.ones(2)}, path)
+    config = dataclasses.replace(TINY, init_from=str(path))
+    with pytest.raises(ConfigError, match=r"params/dense1/bias missing; a, a/b unexp"):
+        start_from(config, "batch", {"dense1": {"bias": jnp.ones(2)}}, {})
 
 
 def test_a_frozen_run_that_diverges_names_a_layer(tmp_path, source):
