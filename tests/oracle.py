@@ -297,14 +297,16 @@ def _absorb(state, batch, momentum, debias, unbiased, skip_nonfinite):
             continue
         if unbiased and total > 1:
             var = var * total / (total - 1)
+        count = flat["count"][k] if momentum is None or debias else None
         if momentum is None:
-            rate = 1 / (flat["count"][k] + 1)
+            keep, rate = count / (count + 1), 1 / (count + 1)
         elif debias:
-            rate = (1 - momentum) / (1 - momentum ** (flat["count"][k] + 1))
+            weights = momentum ** np.arange(1, count + 1)
+            keep, rate = weights.sum() / (1 + weights.sum()), 1 / (1 + weights.sum())
         else:
-            rate = 1 - momentum
-        flat["mean"][k] = (1 - rate) * flat["mean"][k] + rate * mean
-        flat["var"][k] = (1 - rate) * flat["var"][k] + rate * var
+            keep, rate = momentum, 1 - momentum
+        flat["mean"][k] = keep * flat["mean"][k] + rate * mean
+        flat["var"][k] = keep * flat["var"][k] + rate * var
         if momentum is None or debias:
             flat["count"][k] += 1
     return new

@@ -29,7 +29,7 @@ def choose_shift(x: Array, weights: Array | None, features: tuple[int, ...]) -> 
     """
     x = lax.stop_gradient(x)
     axes = reduction_axes(features, x.ndim)
-    if any(x.shape[a] == 0 for a in axes):
+    if any(n == 0 for n in x.shape):
         zeros = jnp.zeros([x.shape[a] for a in features], x.dtype)
         shift = laid_per_feature(zeros, x, features)
     elif weights is None:

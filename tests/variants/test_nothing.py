@@ -1,5 +1,7 @@
 """Where nothing is counted, or hardly anything, in one variant or the other."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,3 +51,29 @@ def test_what_has_no_examples_cannot_be_split():
 def test_a_warm_up_of_less_than_no_step_is_refused(steps):
     with pytest.raises(ValueError, match=r"^warmup_steps is -"):
         jaxbn.batch_renorm(**steps)
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 3, 4), (2, 0, 3, 4), (2, 4, 0, 4)])
+@pytest.mark.parametrize("by", ["example", "element"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        jaxbn.layer_norm,
+        functools.partial(jaxbn.layer_norm, over_positions=True),
+        functools.partial(jaxbn.group_norm, num_groups=2),
+        jaxbn.instance_norm,
+        jaxbn.batch_norm,
+    ],
+)
+def test_arrays_without_elements_have_a_mask_and_a_gradient(make, by, shape):
+    norm, mask = make(), jnp.ones(shape if by == "element" else shape[:1], bool)
+    mask = mask.reshape(shape if by == "element" else (-1, 1, 1))
+    params, state = norm.init(4)
+
+    def total(x):
+        y, new = norm.apply(params, state, x, True, mask=mask)
+        return y.sum(), (y, new)
+
+    (_, (y, new)), slope = jax.value_and_grad(total, has_aux=True)(jnp.ones(shape))
+    assert y.shape == slope.shape == shape
+    jax.tree.map(np.testing.assert_array_equal, new, state)
