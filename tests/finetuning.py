@@ -109,7 +109,7 @@ def main():
     """Runs all seeds, and prints the table or writes it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip())
     parser.add_argument("--data_dir", required=True)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--few", type=int, default=256)
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()

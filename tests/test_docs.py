@@ -1,5 +1,6 @@
 """Every piece of code that a reader may copy runs."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 import jaxbn
+from tests import finetuning
 
 ROOT = Path(__file__).parents[1]
 PAGES = Sybil(parsers=[PythonCodeBlockParser(), SkipParser()])
@@ -42,6 +44,12 @@ def test_the_site_has_every_page_and_the_guides_have_code():
     for page in WITH_CODE[2:]:
         assert page.removeprefix("docs/").removesuffix(".md") + "\n" in index
         assert "```python" in (ROOT / page).read_text()
+
+
+def test_the_guide_to_fine_tuning_has_a_row_for_all_that_is_measured():
+    text = finetuning.PAGE.read_text()
+    rows = re.findall(r"^\| (.*) \| [0-9.]+ ± [0-9.]+ \|$", text, re.MULTILINE)
+    assert rows == [words.format(few=256) for words in finetuning.WORDS.values()]
 
 
 def test_the_changelog_begins_with_the_version():
