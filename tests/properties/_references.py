@@ -218,10 +218,14 @@ def mixed(plain, prior_count, adapt_mean, adapt_var, epsilon):
             )
             for i in group:
                 n = totals / max(int(np.prod(np.shape(xs[i])[1:-1])), 1)
-                share = n / np.where(n + prior_count > 0, n + prior_count, 1)
+                both = np.where(n + prior_count > 0, n + prior_count, 1)
+                share = n / both
+                # Not 1 - share: a variance may be far below the running one.
+                kept = 1 - share if np.isinf(prior_count) else prior_count / both
+                kept = np.where(n + prior_count > 0, kept, 1)
                 running = [np.ravel(oracle.wide(states[i][k])) for k in ("mean", "var")]
                 mean, var = (
-                    old + adapts * share * (new - old)
+                    kept * old + share * new if adapts else old
                     for adapts, new, old in zip(
                         (adapt_mean, adapt_var), batch, running, strict=True
                     )
