@@ -3,7 +3,13 @@
 
 import sys
 
-from jaxbn.training._run import main
+try:
+    import tyro  # noqa: F401  # `main` needs it; here its absence is one line.
+
+    from jaxbn.training._run import main
+except ModuleNotFoundError as error:
+    missing = str(error.name).partition(".")[0]
+    sys.exit(f"train.py: {missing} is not installed; pip install 'jaxbn[train]'")
 
 if __name__ == "__main__":
     sys.exit(main("train.py"))

@@ -44,8 +44,7 @@ def accuracies(folder, config, few, epochs):
         few: labelled images of MNIST.
         epochs: of fine-tuning.
     """
-    first = dataclasses.replace(config, workdir=str(folder / "source"))
-    fit(first)
+    fit(dataclasses.replace(config, workdir=str(folder / "source")))
     source = load_trained(folder / "source")
     mnist = load(
         "mnist", data_dir=config.data_dir, train_limit=few, test_limit=config.test_limit
@@ -55,26 +54,23 @@ def accuracies(folder, config, few, epochs):
     precise, _ = precise_batch_stats(
         source.model,
         source.variables,
-        [
-            source.arguments(train.inputs[i : i + 128])[0][:1]
-            for i in range(0, few, 128)
-        ],
-        call=lambda batch: ((batch[0], True), {}),
+        [source.arguments(train.inputs[i : i + 128])[0][0] for i in range(0, few, 128)],
+        call=lambda x: ((x, True), {}),
     )
 
-    def score(model, variables, size):
+    def score(model, variables):
         logits = [
-            model.apply(variables, *source.arguments(test.inputs[i : i + size])[0])
-            for i in range(0, len(test.labels), size)
+            model.apply(variables, *source.arguments(test.inputs[i : i + 100])[0])
+            for i in range(0, len(test.labels), 100)
         ]
         found = np.argmax(np.concatenate(logits), -1)
         return 100 * float(np.mean(found == test.labels))
 
     adapted = {**source.variables, "batch_stats": precise}
     found = {
-        "frozen": score(source.model, source.variables, 100),
-        "precise": score(source.model, adapted, 100),
-        "adapted": score(net, source.variables, 100),
+        "frozen": score(source.model, source.variables),
+        "precise": score(source.model, adapted),
+        "adapted": score(net, source.variables),
     }
     tune = dataclasses.replace(
         config,

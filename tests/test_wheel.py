@@ -1,5 +1,6 @@
 """The wheel holds the package, its licence and what describes it, and nothing else."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,21 @@ def test_is_importable_on_its_own(wheel):
     )
     assert found.returncode == 0, found.stderr
     assert found.stdout.startswith(str(wheel))
+
+
+@pytest.mark.parametrize("missing", ["tyro", "rich", "orbax"])
+def test_train_py_says_what_to_install(missing):
+    script = Path(__file__).parents[1] / "train.py"
+    code = """
+import runpy, sys
+sys.modules[sys.argv[1]] = None
+runpy.run_path(sys.argv[2], run_name="__main__")
+"""
+    command = [sys.executable, "-c", code, missing, str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(script.parent)}
+    found = subprocess.run(command, env=environment, capture_output=True, text=True)
+    words = f"train.py: {missing} is not installed; pip install 'jaxbn[train]'\n"
+    assert (found.returncode, found.stderr) == (1, words)
 
 
 def test_without_the_extra_it_says_what_to_install(wheel):

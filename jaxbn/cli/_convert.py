@@ -24,9 +24,11 @@ def convert(
         to: flax, names such as params/stem/kernel; or torch, torchvision's and timm's.
         norm: Which of the norms of a run; the first by default.
     """
+    from flax import traverse_util
+
     from jaxbn.cli._read import write_safetensors
-    from jaxbn.models import dump_torch, load_torch
-    from jaxbn.models._safetensors import as_tree, has_torch_names, read_safetensors
+    from jaxbn.models import dump_torch
+    from jaxbn.models._safetensors import read_weights
     from jaxbn.training import load_trained
 
     if source.is_dir():
@@ -35,9 +37,7 @@ def convert(
     elif model is None:
         raise ValueError("--model is needed for a file, such as --model=resnet50")
     else:
-        arrays = read_safetensors(source)
-        theirs = has_torch_names(arrays)
-        variables = load_torch(model, arrays) if theirs else as_tree(arrays)
+        variables = traverse_util.unflatten_dict(read_weights(source, model))
     tree = dump_torch(model, variables) if to == "torch" else variables
     write_safetensors(target, tree, {"model": model, "format": "np"})
     print(f"{target}: {model}, {to}'s names")

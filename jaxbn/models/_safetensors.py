@@ -4,6 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax import traverse_util
+
+from jaxbn.models._load_torch import load_torch
 
 
 def has_torch_names(arrays: dict[str, Any]) -> bool:
@@ -33,8 +36,22 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
         ) from None
 
 
+def read_weights(path: Path, model: str) -> dict[tuple[str, ...], Any]:
+    """Returns the arrays of a file of weights by their path in Flax's variables.
+
+    Args:
+        path: of the file, with the names of Flax or, for `load_torch`, of PyTorch.
+        model: as for `load_torch`.
+
+    Raises:
+        ValueError: if it cannot be read, or as `load_torch`.
+    """
+    arrays = read_safetensors(path)
+    if has_torch_names(arrays):
+        return traverse_util.flatten_dict(load_torch(model, arrays))
+    return {tuple(name.split("/")): array for name, array in arrays.items()}
+
+
 def as_tree(arrays: dict[str, Any]) -> dict[str, Any]:
     """Returns arrays called 'params/bn/scale' as a tree."""
-    from flax import traverse_util
-
     return traverse_util.unflatten_dict(arrays, sep="/")

@@ -140,8 +140,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
     One that `old` has not, of a version before there was such a flag, was its default.
     """
-    fields = dataclasses.fields(TrainConfig)
-    old = {field.name: field.default for field in fields if field.name in new} | old
+    old = {f.name: f.default for f in dataclasses.fields(TrainConfig)} | old
     names = sorted((set(old) | set(new)) - FREE_TO_CHANGE)
     return [
         f"{name} was {old.get(name)!r}, is {new.get(name)!r}"

@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from jaxbn.models import load_torch
-from jaxbn.models._safetensors import has_torch_names, read_safetensors
+from jaxbn.models._safetensors import read_weights
 from jaxbn.training._config import ConfigError, TrainConfig
 from jaxbn.training._trained import load_trained
 from jaxbn.tree import find_layers, has_statistics
@@ -72,13 +71,10 @@ def read_variables(config: TrainConfig, name: str) -> dict[tuple[str, ...], Any]
     path = Path(config.init_from or "")
     if path.is_dir():
         trained = load_trained(path)
-        if name in trained.config.norms:
+        if name != trained.norm and name in trained.config.norms:
             trained = load_trained(path, norm=name)
         return _flat(trained.variables)
-    arrays = read_safetensors(path)
-    if has_torch_names(arrays):
-        return _flat(load_torch(config.model, arrays))
-    return {tuple(name.split("/")): array for name, array in arrays.items()}
+    return read_weights(path, config.model)
 
 
 def label_parameters(config: TrainConfig, params: Any) -> Any:

@@ -84,12 +84,8 @@ def main(prog: str, arguments: Sequence[str] | None = None) -> int:
         prog: what is called, for its help.
         arguments: those of the process by default.
     """
-    try:
-        import tyro
-    except ModuleNotFoundError:
-        words = "tyro is not installed; pip install 'jaxbn[train]'"
-        print(f"{prog}: {words}", file=sys.stderr)
-        return FAILED
+    import tyro
+
     code = run(tyro.cli(TrainConfig, prog=prog, args=arguments))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Nothing is left to interrupt.
     if code:

@@ -73,11 +73,10 @@ def k_devices_equal_the_reference(case: Case) -> None:
         evaluated, _ = reference(params, states, list(x), False, groups=groups, **given)
         seen = size_of(x, state["mean"])
         size = program.double * seen / math.sqrt(program.row.epsilon)
+        before = pooled_rounding(program, params, wide, x, True)
         for d in each:
-            pooled = pooled_rounding(program, params, wide, x)
-            pooled = 0.0 if program.row.smooth else pooled
-            assert_outputs(program, y[d], ys[d], size=size, beside=pooled)
-            pooled = pooled_rounding(program, params, states[d], x)
+            assert_outputs(program, y[d], ys[d], size=size, beside=before)
+            pooled = pooled_rounding(program, params, states[d], x, False)
             assert_outputs(program, y_eval[d], evaluated[d], size=size, beside=pooled)
             assert_states(program, states[d], news[d], seen)
 

@@ -55,13 +55,11 @@ def agrees_with_the_reference(case: Case) -> None:
             given = program, params
             expected, theirs = expected_of(*given, state, x, True, mask, more)
             size = fold_size(program, params, state, x) + size_in_reference(program, x)
-            # Renormalization looks at the pooled mean in training, too.
-            pooled = pooled_rounding(program, params, state, x)
-            pooled = 0.0 if program.row.smooth else pooled
+            pooled = pooled_rounding(program, params, state, x, True)
             assert_outputs(program, y, expected, size=size, beside=pooled)
             assert_states(program, new, theirs, seen)
             expected, _ = expected_of(*given, new, x, False, mask, more)
-            pooled = pooled_rounding(program, params, new, x)
+            pooled = pooled_rounding(program, params, new, x, False)
             assert_outputs(program, y_eval, expected, size=size, beside=pooled)
             state = new
 

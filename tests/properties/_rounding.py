@@ -135,12 +135,13 @@ def size_in_evaluation(program: Program, params, state, x) -> float:
     return float(scale * size / np.sqrt(var + program.row.epsilon))
 
 
-def pooled_rounding(program, params, state, x) -> float:
+def pooled_rounding(program, params, state, x, train) -> float:
     """Returns what rounding the mean of all domains once more does to outputs.
 
-    Unlike the means that it is made of, it is not stored, hence not read.
+    Unlike the means that it is made of, it is not stored, hence not read. In training
+    renormalization alone looks at it.
     """
-    if not program.row.domains:
+    if not program.row.domains or (train and program.row.smooth):
         return 0.0
     u = 2.0**-53 if program.double else 2.0**-24
     return 2 * u * size_in_evaluation(program, params, state, x)
