@@ -30,7 +30,13 @@ default_role = "code"
 
 html_theme = "sphinx_book_theme"
 html_title = "jaxbn"
-html_theme_options = {"show_toc_level": 2, "home_page_in_toc": True}
+html_theme_options = {
+    "show_toc_level": 2,
+    "home_page_in_toc": True,
+    "navbar_persistent": [],  # The sidebar has a search already.
+}
+html_static_path = ["static"]
+html_css_files = ["jaxbn.css"]
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
@@ -42,6 +48,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_preserve_defaults = True
+autodoc_type_aliases = {"Array": "jax.Array"}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
@@ -125,6 +132,12 @@ intersphinx_mapping = inventories(HERE / "_inventories")
 copy_notebooks()
 
 
+def skip_fields(app, what, name, obj, skip, options):
+    """Leaves out the fields of named tuples, which their class has described."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
 def setup(app):
-    """Registers the hook above, before napoleon reads the sections."""
+    """Registers the hooks above; the first before napoleon reads the sections."""
     app.connect("autodoc-process-docstring", mark_code, priority=100)
+    app.connect("autodoc-skip-member", skip_fields)

@@ -46,6 +46,12 @@ def test_the_site_has_every_page_and_the_guides_have_code():
         assert "```python" in (ROOT / page).read_text()
 
 
+def test_the_page_of_functions_has_every_name_once():
+    page = (ROOT / "docs/api/functions.md").read_text()
+    names = re.findall(r"^\.\. auto\w+:: (\w+)$", page, re.MULTILINE)
+    assert sorted(names) == sorted(jaxbn.__all__)
+
+
 def test_the_guide_to_fine_tuning_has_a_row_for_all_that_is_measured():
     text = finetuning.PAGE.read_text()
     rows = re.findall(r"^\| (.*) \| [0-9.]+ ± [0-9.]+ \|$", text, re.MULTILINE)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from jaxbn.training._checkpoint import stored_steps
+from tests.pictures import write_tfds
 
 ROOT = Path(__file__).parents[1]
 FLAGS = ("--workdir=w", "--norm=batch", "--train_limit=320", "--test_limit=100")
@@ -153,6 +154,58 @@ def test_a_cluster_that_jax_knows_needs_no_flags(tmp_path):
     ends = finish(processes)
     assert [code for code, _, _ in ends] == [0, 0], ends
     assert "2 x cpu (cpu) of 2 processes, jit" in ends[0][1]
+
+
+def recipe():
+    """The flags of the guide for ImageNet."""
+    guide = (ROOT / "docs" / "guides" / "large_sets.md").read_text()
+    command = guide.split("python train.py --dataset=imagenet2012")[1].split("```")[0]
+    flags = command.replace("\\\n", " ").split()
+    return dict(flag.partition("=")[::2] for flag in flags)
+
+
+def test_the_recipe_for_imagenet_on_a_small_set(tmp_path):
+    """On two processes as on one, and gone on with after a stop."""
+    write_tfds(tmp_path, "pictures")
+    small = {
+        "--dataset": "pictures",
+        "--data_dir": str(tmp_path),
+        "--image_size": "16",
+        "--model": "convnet",
+        "--batch_size": "32",
+        "--normalization_batch_size": "16",
+        "--num_epochs": "6",
+        "--warmup_epochs": "1",
+        "--learning_rate": "0.02",
+        "--workdir": "w",
+    }
+    flags = [f"{k}={v}" if v else k for k, v in (recipe() | small).items()]
+    flags += ["--dtype=float32"]  # Rounding would hide what differs.
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+    ((code, _, err),) = finish([start((*flags, "--num_devices=1"), one)])
+    assert code == 0, err
+    processes = start_two(flags, two)
+    wait_for(lambda: stored_steps(two / "w" / "checkpoints"))
+    processes[1].send_signal(signal.SIGTERM)
+    ends = finish(processes)
+    assert [code for code, _, _ in ends] == [130, 130], ends
+    ends = finish(start_two((*flags, "--resume"), two))
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    rows, expected = rows_of(two), rows_of(one)
+    assert [row["epoch"] for row in rows] == [5, 6]
+    assert {"test_top5", "test_top5_averaged_precise"} <= rows[-1].keys()
+    # Groups of devices average their own statistics, which are pooled when used.
+    names = ("train_loss", "test_loss_precise", "test_loss_averaged_precise")
+    found, wanted = ([[row[n] for n in names] for row in r] for r in (rows, expected))
+    np.testing.assert_allclose(found, wanted, rtol=3e-4)
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def test_bad_flags_end_all_processes(tmp_path):

@@ -20,6 +20,7 @@ from jaxbn.data._column import DatasetUnavailable as DatasetUnavailable
 from jaxbn.data._embedded import dataset_names as dataset_names
 from jaxbn.data._join import join_domains as join_domains
 from jaxbn.data._load import load as load
+from jaxbn.data._pictures import random_crops as random_crops
 from jaxbn.data._shift import CORRUPTIONS as CORRUPTIONS
 from jaxbn.data._shift import corrupt as corrupt
 from jaxbn.data._split import Dataset as Dataset

@@ -49,6 +49,8 @@ def read_records(source: Any, rows: Sequence[int], where: str) -> list[dict[str,
     """
     try:
         return list(source.__getitems__(list(rows)))
+    except DatasetUnavailable:  # It says what it is.
+        raise
     except Exception as error:
         raise damaged(where, error) from error
 
@@ -116,8 +118,8 @@ class Column:
             raise ValueError(
                 f"the {self.key}s in {self.where} are of unequal size: "
                 f"{min(odd)} beside {self.shape[1:]}; "
-                "only sets whose images all have one size can be batched: "
-                "prepare a resized set"
+                "only images of one size can be batched: pass image_size "
+                "(--image_size=224)"
             )
         out = np.empty((len(values), *self.shape[1:]), self.dtype)
         return np.stack(values, out=out, casting="same_kind") if values else out

@@ -14,6 +14,8 @@ from jaxbn.data._column import Column, Rows, as_rows, read_records
 
 STATISTICS_ROWS = 10_000
 """Of a lazy split, so many evenly spaced rows estimate the mean and std."""
+ROWS_A_REQUEST = 1024
+"""Rows of a lazy split that are read together where all are wanted."""
 
 
 class Split(NamedTuple):
@@ -92,6 +94,21 @@ def read_rows(split: Split, rows: ArrayLike) -> Split:
     return Split(np.asarray(inputs[rows]), np.asarray(labels[rows]))
 
 
+def in_memory(split: Split, memory_limit: int) -> Split:
+    """The split as arrays, or as it is where its images exceed `memory_limit` bytes."""
+    if not isinstance(split.inputs, Column) or split.inputs.nbytes > memory_limit:
+        return split
+    inputs = np.empty(split.inputs.shape, split.inputs.dtype)
+    labels = np.empty(split.labels.shape, split.labels.dtype)
+    for rows in _requests(np.arange(len(inputs))):
+        inputs[rows], labels[rows] = read_rows(split, rows)
+    return Split(inputs, labels)
+
+
+def _requests(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[i : i + ROWS_A_REQUEST] for i in range(0, len(rows), ROWS_A_REQUEST)]
+
+
 def channel_statistics(inputs: Rows) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel (the last axis), float32 [C].
 
@@ -109,15 +126,16 @@ def channel_statistics(inputs: Rows) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(
             f"inputs have shape {inputs.shape}; expected [N, ..., C] with something in"
         )
+    picked = np.arange(len(inputs))
     if isinstance(inputs, Column):
-        picked = np.linspace(0, len(inputs) - 1, min(len(inputs), STATISTICS_ROWS))
-        inputs = inputs[np.unique(picked.astype(int))]
+        spaced = np.linspace(0, len(inputs) - 1, min(len(inputs), STATISTICS_ROWS))
+        picked = np.unique(spaced.astype(int))
     if inputs.dtype != np.uint8:
-        flat = inputs.reshape(-1, inputs.shape[-1]).astype(np.float64)
+        flat = inputs[picked].reshape(-1, inputs.shape[-1]).astype(np.float64)
         return flat.mean(0).astype(np.float32), flat.std(0).astype(np.float32)
     counts = np.zeros((inputs.shape[-1], 256), np.int64)
-    for start in range(0, len(inputs), 1024):
-        counts += _histograms(inputs[start : start + 1024])
+    for rows in _requests(picked):
+        counts += _histograms(inputs[rows])
     weights = counts / counts.sum(1, keepdims=True)
     values = np.arange(256) / 255
     mean = weights @ values

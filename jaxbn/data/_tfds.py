@@ -14,11 +14,11 @@ import numpy as np
 
 from jaxbn.data._column import Column, DatasetUnavailable, damaged, read_records
 from jaxbn.data._folders import data_root, find_folder, parse_name
+from jaxbn.data._pictures import Pictures
 from jaxbn.data._prepare import prepare
 from jaxbn.data._quiet import quiet
-from jaxbn.data._split import Split, read_rows
+from jaxbn.data._split import Split
 
-RECORDS_A_REQUEST = 1024
 OWN = "tensorflow_datasets."
 """The package whose classes a set's features may name: TFDS imports what they name."""
 
@@ -28,9 +28,12 @@ def load_tfds(
     data_dir: str | os.PathLike[str] | None,
     train_limit: int | None,
     test_limit: int | None,
-    memory_limit: int,
+    image_size: int | None,
 ) -> tuple[Split, Split, int]:
     """Training split, test split and number of classes of a set under `data_dir`.
+
+    The splits are lazy. With an `image_size` their images are `Pictures`, decoded and
+    resized here; else TFDS decodes them.
 
     The test split is 'test', or 'validation' in a set that has no 'test'.
 
@@ -48,13 +51,10 @@ def load_tfds(
         builder = _open(folder)
         image, label = image_and_label(builder.info, name)
         train, test = _split_names(builder.info, name)
-        on_disk = [
-            _columns(_source(builder, split, limit, folder), image, label, folder)
+        splits = [
+            _columns(builder, split, limit, (image, label), folder, image_size)
             for split, limit in ((train, train_limit), (test, test_limit))
         ]
-    splits = [_in_memory(split, memory_limit) for split in on_disk]
-    for split, which in zip(splits, (train, test), strict=True):
-        _check_labels(split, f"the {which} split of {name!r}")
     return splits[0], splits[1], builder.info.features[label].num_classes
 
 
@@ -101,12 +101,14 @@ def classes_in(features: str) -> list[str]:
     return found
 
 
-def _source(builder: Any, split: str, limit: int | None, folder: Path) -> Any:
+def _source(
+    builder: Any, split: str, limit: int | None, folder: Path, decoders: Any
+) -> Any:
     """The data source of the first `limit` records of a split."""
     count = builder.info.splits[split].num_examples
     part = split if limit is None or limit >= count else f"{split}[:{limit}]"
     try:
-        return builder.as_data_source(split=part)
+        return builder.as_data_source(split=part, decoders=decoders)
     except Exception as error:
         raise damaged(folder, error) from error
 
@@ -158,28 +160,25 @@ def _split_names(info: Any, name: str) -> tuple[str, str]:
     return "train", test
 
 
-def _columns(source: Any, image: str, label: str, folder: Path) -> Split:
-    """The split as lazy columns; its first record says what size an image has."""
-    first = read_records(source, [0], str(folder))[0]
-    return Split(
-        Column(source, image, first[image].shape, np.uint8, str(folder)),
-        Column(source, label, (), np.int32, str(folder)),
-    )
+def _columns(
+    builder: Any,
+    split: str,
+    limit: int | None,
+    keys: tuple[str, str],
+    folder: Path,
+    image_size: int | None,
+) -> Split:
+    """A split as lazy columns."""
+    import tensorflow_datasets as tfds
 
-
-def _in_memory(split: Split, memory_limit: int) -> Split:
-    """The split as arrays, or as it is where its images exceed `memory_limit` bytes."""
-    if split.inputs.nbytes > memory_limit:
-        return split
-    inputs = np.empty(split.inputs.shape, split.inputs.dtype)
-    labels = np.empty(split.labels.shape, split.labels.dtype)
-    for start in range(0, len(inputs), RECORDS_A_REQUEST):
-        rows = np.arange(start, min(start + RECORDS_A_REQUEST, len(inputs)))
-        inputs[rows], labels[rows] = read_rows(split, rows)
-    return Split(inputs, labels)
-
-
-def _check_labels(split: Split, what: str) -> None:
-    labels = split.labels[:1] if isinstance(split.labels, Column) else split.labels
-    if labels.min() < 0:
-        raise ValueError(f"{what} has no labels (they are -1); it cannot be used")
+    (image, label), where = keys, str(folder)
+    if image_size is None:
+        source = _source(builder, split, limit, folder, None)
+        first = read_records(source, [0], where)[0]  # It says what size an image has.
+        inputs = Column(source, image, first[image].shape, np.uint8, where)
+    else:
+        encoded = {image: tfds.decode.SkipDecoding()}
+        source = _source(builder, split, limit, folder, encoded)
+        mode = "L" if builder.info.features[image].shape[-1] == 1 else "RGB"
+        inputs = Pictures(source, image, image_size, mode).column(where)
+    return Split(inputs, Column(inputs.source, label, (), np.int32, where))

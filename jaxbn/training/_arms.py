@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbn.data import Dataset, to_float
+from jaxbn.data._pictures import holds_pictures
 from jaxbn.population import merge_batch_stats
 from jaxbn.training._config import TrainConfig
 from jaxbn.training._feed import kinds_of_data
@@ -33,6 +34,9 @@ from jaxbn.training._step import (
     train_at,
     train_steps,
 )
+
+TOP5_FROM = 20
+"""Classes from which on top-5 accuracy says something."""
 
 
 class Arm(NamedTuple):
@@ -88,12 +92,13 @@ def create_arm(
         mean=dataset.mean,
         std=dataset.std,
         label_smoothing=config.label_smoothing,
-        augment=config.augment,
+        augment=config.augment and not holds_pictures(dataset.train),
         axis_name=parallel.axis_name,
         apart=parallel.apart,
         num_domains=dataset.num_domains,
         by_domain=name == "domain",
         on_nonfinite=config.on_nonfinite,
+        top5=dataset.num_classes >= TOP5_FROM,
     )
     few = to_float(dataset.train.inputs[:2], dataset.mean, dataset.std)
     start = functools.partial(start_from, config, name)

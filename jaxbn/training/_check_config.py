@@ -5,6 +5,7 @@ What needs the devices is said in `_parallel`, what needs the data in `_run`.
 
 import dataclasses
 import difflib
+import importlib.util
 import math
 import os
 from pathlib import Path
@@ -20,11 +21,12 @@ from jaxbn.core import resolve_groups
 from jaxbn.data import dataset_names
 from jaxbn.models import create_model, model_names
 from jaxbn.training._config import ConfigError, TrainConfig
+from jaxbn.training._loggers import PACKAGES, logger_names
 from jaxbn.training._norms import check_norm, norm_names, parse_options
 
 _COUNTS = ("batch_size", "num_epochs", "eval_every", "checkpoint_every", "keep")
 _COUNTS += ("precise_num_samples", "num_devices", "train_limit", "test_limit")
-_COUNTS += ("normalization_batch_size", "num_processes")
+_COUNTS += ("normalization_batch_size", "num_processes", "image_size")
 _RATES = ("weight_decay", "warmup_epochs", "bn_epsilon", "process_id", "seed")
 _OLD_WEIGHTS = {
     "bn_momentum": "running statistics",
@@ -48,6 +50,8 @@ def check_config(config: TrainConfig) -> None:
     _check_processes(config)
     _check_sharing(config)
     _check_folders(config)
+    _check_pictures(config)
+    _check_loggers(config)
 
 
 def _check_types(config: TrainConfig) -> None:
@@ -223,6 +227,27 @@ def _check_processes(config: TrainConfig) -> None:
             f"--coordinator_address is {address!r}, expected HOST:PORT of process 0, "
             "such as 10.0.0.1:1234"
         )
+
+
+def _check_pictures(config: TrainConfig) -> None:
+    """Refuses a size of images that have one."""
+    own = [part for part in config.dataset.split("+") if part in dataset_names()]
+    if own and config.image_size is not None:
+        raise ConfigError(
+            f"--image_size is {config.image_size}, but {own[0]} has a size of its own; "
+            "leave it out"
+        )
+
+
+def _check_loggers(config: TrainConfig) -> None:
+    """Refuses loggers that are unknown or not installed."""
+    for name in logger_names(config):
+        package = PACKAGES[name]
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(
+                f"--log_to is {config.log_to!r}, but {package} is not installed; pip "
+                f"install {package}"
+            )
 
 
 def _check_folders(config: TrainConfig) -> None:

@@ -14,6 +14,7 @@ FREE_TO_CHANGE = frozenset(
             "profile",
             "num_devices",
             "diagnose",
+            "log_to",
         ),
         *("parallel", "coordinator_address", "num_processes", "process_id"),
     }
@@ -28,10 +29,16 @@ class TrainConfig:
     workdir: str | None = None
     """Where everything is written; runs/DATASET-MODEL-TIME by default."""
     dataset: str = "digits"
-    """digits, regression, or any TFDS image classification set by name; image sets of
-    the same classes joined by +, such as mnist+usps, are trained on together."""
+    """digits, regression, any TFDS image classification set by name, or image_folder
+    (or image_folder/SUB), pictures in DATA_DIR[/SUB]/train/CLASS and val/CLASS; image
+    sets of the same classes joined by +, such as mnist+usps, are trained on together.
+    """
     data_dir: str | None = None
-    """Where prepared TFDS sets lie; TFDS's own default if not given."""
+    """Where prepared TFDS sets lie, TFDS's own default if not given; or the pictures of
+    image_folder."""
+    image_size: int | None = None
+    """Pictures of any size become images of so many pixels a side, such as 224, decoded
+    while training goes on; for sets whose images have no common size."""
     train_limit: int | None = None
     """Train on the first so many examples only."""
     test_limit: int | None = None
@@ -78,7 +85,8 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """Weight of the uniform distribution in the target."""
     augment: bool = False
-    """Random crops and flips of the training images."""
+    """Random crops and flips of the training images: with --image_size, 8 to 100 % of
+    the picture, else all of it, shifted by up to 4 pixels."""
     normalization_batch_size: int | None = None
     """How many examples share a mean and a variance: from 1 (ghost batches in a device)
     over a device's share to groups of devices; all of the batch by default."""
@@ -122,6 +130,10 @@ class TrainConfig:
     """How many processes train together."""
     process_id: int | None = None
     """Which of them this one is, from 0."""
+    log_to: str = "tensorboard"
+    """Where metrics go besides metrics.jsonl and metrics.csv: tensorboard (event files
+    in workdir), wandb (Weights & Biases, pip install wandb), both with a comma, or
+    none."""
     profile: bool = False
     """Write a trace of the second epoch to workdir/profile."""
 

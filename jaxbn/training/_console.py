@@ -84,6 +84,8 @@ class Console:
             if f"test_{what}_averaged" in row:
                 averaged = cells(row, what, "_averaged")[:-1]
                 table.add_row("  averaged weights", *averaged, "")
+            if "test_top5" in row:
+                table.add_row("  top-5", *cells(row, "top5")[:-1], "")
         self.out.print(table)
         names = [n for n in ("curves.png", "activations.png") if (workdir / n).exists()]
         self.say(f"pictures: {', '.join(str(workdir / name) for name in names)}")
@@ -102,7 +104,7 @@ def scores(row: Row) -> str:
 
 def cells(row: Row, what: str, whose: str = "") -> tuple[str, ...]:
     """Returns running, precise, mini-batch, gap and training loss as text."""
-    form = "{:.2%}" if what == "accuracy" else "{:.4g}"
+    form = "{:.2%}" if what in ("accuracy", "top5") else "{:.4g}"
     what += whose
     running, precise = row[f"test_{what}"], row.get(f"test_{what}_precise")
     texts = [number(running, form)]

@@ -1,7 +1,8 @@
 """Feeding: a split on the devices as a whole, or streamed to them batch by batch."""
 
 import functools
-from collections.abc import Iterator
+import itertools
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,7 +42,7 @@ def place(parallel: Parallel, source: Split, by_batch: bool = False) -> Examples
 
 def pieces(
     parallel: Parallel, examples: Examples, rows: np.ndarray, *others: np.ndarray
-) -> Iterator[tuple[Any, ...]]:
+) -> Generator[tuple[Any, ...], None, None]:
     """Yields `(data, rows, *others)` for programs: all at once, or batch by batch.
 
     A streamed batch is read by the process that needs it, and needs no rows.
@@ -57,6 +58,44 @@ def pieces(
     for i, batch in enumerate(batches):
         rest = [other[i : i + 1] for other in others]
         yield batch, None, *put(parallel, rest, SPLIT)
+
+
+class Feed:
+    """The training batches of one epoch, taken in chunks; to be closed.
+
+    Args:
+        parallel: how.
+        examples: of the training set.
+        rows: [steps, B] of the whole epoch.
+        first: the step that is taken first.
+    """
+
+    def __init__(
+        self, parallel: Parallel, examples: Examples, rows: np.ndarray, first: int
+    ):
+        self.placed = examples.placed
+        if self.placed is None:  # What is read ahead is not lost between chunks.
+            self.ahead = pieces(parallel, examples, rows[first:])
+        else:
+            self.rows = put(parallel, rows, SPLIT)
+
+    def take(self, first: int, last: int) -> Iterator[tuple[Any, ...]]:
+        """Yields `(data, rows, start, stop)` for programs, of steps one after another.
+
+        Args:
+            first: the step where the last call ended.
+            last: the one after the last that is taken.
+        """
+        if self.placed is not None:
+            yield self.placed, self.rows, np.int32(first), np.int32(last)
+            return
+        for data, none in itertools.islice(self.ahead, last - first):
+            yield data, none, np.int32(0), np.int32(1)
+
+    def close(self) -> None:
+        """Ends the thread that reads ahead, if there is one."""
+        if self.placed is None:
+            self.ahead.close()
 
 
 def kinds_of_data(source: Split) -> tuple[str, str]:

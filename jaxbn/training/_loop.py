@@ -2,7 +2,6 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -10,21 +9,17 @@ import jax
 import numpy as np
 
 from jaxbn.core import describe_groups
-from jaxbn.data import Dataset, epoch_indices, num_batches, read_rows
+from jaxbn.data import Dataset, epoch_indices, num_batches, random_crops, read_rows
 from jaxbn.training._arms import create_arm, step_by_step
-from jaxbn.training._checkpoint import (
-    Checkpoint,
-    load_newest,
-    save_checkpoint,
-)
+from jaxbn.training._checkpoint import Checkpoint, load_newest, save_checkpoint
 from jaxbn.training._config import TrainConfig
 from jaxbn.training._console import memory_in_use
 from jaxbn.training._diagnosis import diagnose
 from jaxbn.training._divergence import Diverged, all_finite, find_culprit
-from jaxbn.training._feed import pieces, place
+from jaxbn.training._feed import Examples, Feed, place
 from jaxbn.training._metrics import averages, no_metrics
 from jaxbn.training._optim import create_schedule
-from jaxbn.training._parallel import OWN, SPLIT, Parallel, fetch, put
+from jaxbn.training._parallel import OWN, Parallel, fetch, put
 from jaxbn.training._processes import Processes, agree
 from jaxbn.training._report import Report, size_of
 from jaxbn.training._score import histograms, population_of, score_test
@@ -142,7 +137,8 @@ class Run:
     def compile(self) -> None:
         """Compiles the training programs, by running no step, and says how long."""
         began = time.perf_counter()
-        data, rows = next(self.train_pieces(self.rows(), 0, 1))[:2]
+        with self.feed() as feed:
+            data, rows = next(feed.take(self.position, self.position + 1))[:2]
         for name, arm in self.arms.items():
             none = np.int32(0), np.int32(0)
             state, metrics = self.states[name], self.metrics[name]
@@ -159,15 +155,20 @@ class Run:
 
     def train_epoch(self, stop: StopRequest) -> None:
         """Takes the steps of this epoch that are left, all arms in turn, in chunks."""
-        rows = self.rows()
+        with contextlib.ExitStack() as stack:
+            feeds = {n: stack.enter_context(self.feed()) for n in self.going}
+            self.train_chunks(stop, feeds)
+
+    def train_chunks(self, stop: StopRequest, feeds: dict[str, Feed]) -> None:
+        """Takes the steps of this epoch that are left; each arm has its own feed."""
         while self.position < self.steps:
             began = time.perf_counter()
             first = self.position
             self.position = min(first + self.chunk, self.steps)
             for name in self.going:
-                self.train_chunk(name, rows, first, self.position)
+                self.train_chunk(name, feeds[name], first, self.position)
             for name in self.going:
-                self.look_for_divergence(name, rows)
+                self.look_for_divergence(name)
             seconds = time.perf_counter() - began
             images = (self.position - first) * self.config.batch_size * len(self.going)
             self.speed = images / seconds
@@ -188,14 +189,14 @@ class Run:
             f"--workdir={self.workdir} and the same flags"
         )
 
-    def train_chunk(self, name: str, rows: np.ndarray, first: int, last: int) -> None:
+    def train_chunk(self, name: str, feed: Feed, first: int, last: int) -> None:
         """Takes the steps from `first` to `last` of the epoch with one arm."""
         state, metrics = self.states[name], self.metrics[name]
-        for piece in self.train_pieces(rows, first, last):
+        for piece in feed.take(first, last):
             state, metrics = self.arms[name].train(state, metrics, *piece)
         self.states[name], self.metrics[name] = jax.block_until_ready((state, metrics))
 
-    def look_for_divergence(self, name: str, rows: np.ndarray) -> None:
+    def look_for_divergence(self, name: str) -> None:
         """Says what was not finite in the steps of an arm, and ends it if so asked.
 
         Raises:
@@ -216,7 +217,8 @@ class Run:
         stats = population_of(arm, self.parallel, state)
         state = fetch(self.parallel, state._replace(batch_stats=stats))
         step = int(state.step)
-        batch = read_rows(self.dataset.train, rows[step - self.epoch * self.steps])
+        examples = self.train_examples().source
+        batch = read_rows(examples, self.rows()[step - self.epoch * self.steps])
         culprit = find_culprit(arm.job, state, batch)
         self.ended[name] = (
             f"{name} diverged in step {step + 1}: {culprit} is not finite"
@@ -225,16 +227,17 @@ class Run:
             raise Diverged("; ".join(self.ended.values()))
         self.report.console.warn(f"{self.ended[name]}; the other arms go on")
 
-    def train_pieces(
-        self, rows: np.ndarray, first: int, last: int
-    ) -> Iterator[tuple[Any, ...]]:
-        """Yields data, rows and which of the rows to take, from `first` to `last`."""
-        if self.train_set.placed is not None:
-            ends = np.int32(first), np.int32(last)
-            yield self.train_set.placed, put(self.parallel, rows, SPLIT), *ends
-            return
-        for piece in pieces(self.parallel, self.train_set, rows[first:last]):
-            yield *piece, np.int32(0), np.int32(1)
+    def train_examples(self) -> Examples:
+        """Returns the training set; pictures are cropped anew in each epoch."""
+        if not self.config.augment:
+            return self.train_set
+        crops = random_crops(self.dataset.train, self.config.seed, self.epoch)
+        return self.train_set._replace(source=crops)
+
+    def feed(self) -> contextlib.closing[Feed]:
+        """Returns what is left of this epoch, to be taken in chunks."""
+        examples, rows = self.train_examples(), self.rows()
+        return contextlib.closing(Feed(self.parallel, examples, rows, self.position))
 
     def evaluate(self) -> None:
         """Reports how each arm does on the test split, and what its layers see."""
@@ -254,7 +257,7 @@ class Run:
             rate = create_schedule(config, self.steps)(self.done - 1)
             row |= {"learning_rate": np.asarray(rate).item()}
             row |= {f"train_{what}": value for what, value in sums.items()}
-            sets = self.train_set, train_rows, self.test_set
+            sets = self.train_examples(), train_rows, self.test_set
             row |= score_test(arm, parallel, state, *sets)
             self.report.add(row, self.speed)
             layers = histograms(arm, parallel, state, self.dataset)

@@ -31,6 +31,19 @@ class Metrics(NamedTuple):
     bad: Array
 
 
+class Scores(NamedTuple):
+    """Sums over examples of an evaluation.
+
+    Attributes:
+        sums: as in training.
+        in_top5: [] float32, how many have their class among the five most likely; None
+            where that is not counted.
+    """
+
+    sums: Metrics
+    in_top5: Array | None
+
+
 def no_metrics() -> Metrics:
     """Returns the sums over no example."""
     return Metrics(*(jnp.zeros((), jnp.float32) for _ in Metrics._fields))
@@ -71,8 +84,23 @@ def measure(
     )
 
 
-def averages(metrics: Metrics, task: str) -> dict[str, float | None]:
-    """Returns the mean loss and, for classification, the accuracy.
+def count_top5(outputs: Array, labels: Array, mask: Array) -> Array:
+    """Returns how many of the examples have their class among the five most likely.
+
+    Args:
+        outputs: [N, classes] logits; of equal ones the first are the most likely.
+        labels: [N] integers.
+        mask: [N] bool, which examples count.
+    """
+    likely = jax.lax.top_k(outputs, min(5, outputs.shape[-1]))[1]
+    among = (likely == labels[:, None]).any(-1) & mask
+    return jnp.sum(among.astype(jnp.float32))
+
+
+def averages(
+    metrics: Metrics, task: str, in_top5: Array | None = None
+) -> dict[str, float | None]:
+    """Returns the mean loss and, for classification, the accuracy; top-5 if counted.
 
     One that is not finite, or of no example, is None, as JSON has no other word for it.
     """
@@ -81,4 +109,6 @@ def averages(metrics: Metrics, task: str) -> dict[str, float | None]:
     values = {"loss": mean if math.isfinite(mean) else None}
     if task == "classification":
         values["accuracy"] = correct / num if num else None
+    if in_top5 is not None:
+        values["top5"] = float(np.asarray(in_top5)) / num if num else None
     return values

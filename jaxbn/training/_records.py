@@ -21,7 +21,9 @@ from typing import Any
 import jax
 
 import jaxbn
+from jaxbn.training._config import TrainConfig
 from jaxbn.training._files import write_json, write_text
+from jaxbn.training._loggers import open_loggers
 
 Row = dict[str, Any]
 BLOCK = 64
@@ -33,13 +35,12 @@ class Records:
     """Writes the rows of a run to its workdir as they come.
 
     Args:
+        config: of the run.
         workdir: where.
         past: `packed` of an earlier part of the run, which is being resumed.
     """
 
-    def __init__(self, workdir: Path, past: Any):
-        from tensorboardX import SummaryWriter
-
+    def __init__(self, config: TrainConfig, workdir: Path, past: Any):
         self.workdir = workdir
         self.rows: list[Row] = []
         self._lines: list[str] = []
@@ -48,10 +49,8 @@ class Records:
         self._names: dict[str, None] = {}
         for line in unpack(past).splitlines():
             self._note(json.loads(line))
-        purge = self.rows[-1]["step"] + 1 if self.rows else None
-        self.events = SummaryWriter(
-            str(workdir / "events"), purge_step=purge, write_to_disk=True
-        )
+        last = self.rows[-1]["step"] if self.rows else None
+        self.loggers = open_loggers(config, workdir, last)
 
     @property
     def text(self) -> str:
@@ -67,9 +66,13 @@ class Records:
     def add(self, row: Row) -> None:
         """Adds a row: 'epoch', 'step', 'norm' and what was measured."""
         self._note(row)
-        for name, value in row.items():
-            if name not in ("epoch", "step", "norm") and value is not None:
-                self.events.add_scalar(f"{name}/{row['norm']}", value, row["step"])
+        values = {
+            f"{name}/{row['norm']}": value
+            for name, value in row.items()
+            if name not in ("epoch", "step", "norm") and value is not None
+        }
+        for logger in self.loggers:
+            logger.add(row["step"], values)
 
     def _note(self, row: Row) -> None:
         self.rows.append(row)
@@ -84,10 +87,11 @@ class Records:
             self._table += [as_csv([row], self._names) for row in self.rows]
 
     def write(self) -> None:
-        """Writes metrics.jsonl, metrics.csv and the event file."""
+        """Writes metrics.jsonl, metrics.csv; loggers show what they have."""
         write_text(self.workdir / "metrics.jsonl", self.text)
         write_text(self.workdir / "metrics.csv", "".join(self._table))
-        self.events.flush()
+        for logger in self.loggers:
+            logger.flush()
 
     def add_timing(self, timing: Row) -> None:
         """Appends to timing.jsonl, which nothing is resumed from."""
@@ -95,8 +99,9 @@ class Records:
             file.write(json.dumps(timing) + "\n")
 
     def close(self) -> None:
-        """Closes the event file."""
-        self.events.close()
+        """Ends the loggers."""
+        for logger in self.loggers:
+            logger.close()
 
 
 def pack(text: str) -> str:

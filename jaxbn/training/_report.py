@@ -43,7 +43,7 @@ class Report:
         self.best = dict(past.get("best", {}))
         self.histograms = [as_text(entry) for entry in past.get("histograms", [])]
         if self.workdir is not None:
-            self.records = Records(self.workdir, past.get("rows", ""))
+            self.records = Records(self.config, self.workdir, past.get("rows", ""))
             write_environment(self.workdir, devices)
 
     def close(self) -> None:

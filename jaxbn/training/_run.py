@@ -51,6 +51,7 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         train_limit=config.train_limit,
         test_limit=config.test_limit,
         seed=config.seed,
+        image_size=config.image_size,
     )
     num_train = len(dataset.train.labels)
     if num_train < config.batch_size:

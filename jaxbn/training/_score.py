@@ -52,6 +52,8 @@ def score_test(
 ) -> dict[str, float | None]:
     """Returns loss and accuracy on the test split with each kind of statistics.
 
+    And top-5 accuracy, 'test_top5', of sets with 20 classes or more.
+
     'test_loss' and 'test_accuracy' are with the running statistics, '..._precise' with
     those measured on `train_rows` of the training split, '..._batch' with those of each
     test batch; '..._averaged...' are those of averaged weights, where there are some.
@@ -82,7 +84,7 @@ def _score(
     def score(program: Callable[..., Any], batch_stats: Any, suffix: str) -> dict:
         sums = [fetch(parallel, program(params, batch_stats, *p)) for p in tested()]
         total = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *sums)
-        values = averages(total, arm.job.task)
+        values = averages(total.sums, arm.job.task, total.in_top5)
         return {f"test_{name}{whose}{suffix}": value for name, value in values.items()}
 
     found = score(arm.evaluate, population, "")

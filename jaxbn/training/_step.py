@@ -20,7 +20,14 @@ from jaxbn.core import merge_moments
 from jaxbn.data import augment_crop_flip, gather, to_float
 from jaxbn.population import Collected, collect_moments, pool_collected
 from jaxbn.surgery import freeze
-from jaxbn.training._metrics import Metrics, add_metrics, measure, no_metrics
+from jaxbn.training._metrics import (
+    Metrics,
+    Scores,
+    add_metrics,
+    count_top5,
+    measure,
+    no_metrics,
+)
 from jaxbn.training._state import TrainState
 
 
@@ -34,7 +41,8 @@ class Job(NamedTuple):
         mean: [C] of the training inputs.
         std: [C] of the training inputs.
         label_smoothing: of the training loss.
-        augment: whether training images are cropped and flipped at random.
+        augment: whether steps crop and flip training images at random; pictures are
+            when they are read.
         axis_name: the axis of the devices that share a batch, or None.
         apart: whether devices keep running statistics of their own.
         num_domains: of the data set, whose labels say of which an example is.
@@ -42,6 +50,7 @@ class Job(NamedTuple):
         on_nonfinite: what a step does that is not finite: 'warn', it is taken; 'skip',
             nothing moves but the number of the step; 'stop', nothing moves any more.
         frozen: whether norms normalize by running statistics in training too.
+        top5: whether `evaluate` counts top-5 accuracy.
     """
 
     model: nn.Module
@@ -57,6 +66,7 @@ class Job(NamedTuple):
     by_domain: bool = False
     on_nonfinite: str = "warn"
     frozen: bool = False
+    top5: bool = False
 
 
 def train_steps(
@@ -182,7 +192,7 @@ def evaluate(
     data: Any,
     rows: Array | None,
     mask: Array,
-) -> Metrics:
+) -> Scores:
     """Returns the sums over the examples that `mask` counts.
 
     Args:
@@ -197,7 +207,7 @@ def evaluate(
     """
     variables = variables_of(params, batch_stats)
 
-    def body(metrics: Metrics, batch: tuple[Any, Array]) -> tuple[Metrics, None]:
+    def body(scores: Scores, batch: tuple[Any, Array]) -> tuple[Scores, None]:
         rows, mask = batch
         inputs, labels = data if rows is None else gather(data, rows)
         labels, told = read_labels(job, labels)
@@ -206,10 +216,12 @@ def evaluate(
             variables, x, by_batch, mask, mutable=["batch_stats"], **told
         )
         sums = measure(outputs, labels, mask, job.task)
-        return add_metrics(metrics, sums), None
+        top5 = count_top5(outputs, labels, mask) if job.top5 else None
+        return jax.tree.map(jnp.add, scores, Scores(sums, top5)), None
 
-    metrics, _ = lax.scan(body, no_metrics(), (rows, mask))
-    return sum_over_devices(job, metrics)
+    nothing = Scores(no_metrics(), jnp.zeros(()) if job.top5 else None)
+    scores, _ = lax.scan(body, nothing, (rows, mask))
+    return sum_over_devices(job, scores)
 
 
 def measure_population(

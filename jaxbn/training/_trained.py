@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxbn._values import shown
+from jaxbn._values import check_flags, shown
 from jaxbn.base import Array
 from jaxbn.data import Dataset, to_float
 from jaxbn.training._checkpoint import (
@@ -92,6 +92,7 @@ def load_trained(
     *,
     norm: str | None = None,
     step: int | None = None,
+    averaged: bool = False,
 ) -> Trained:
     """Returns the network that a run of `train.py` left in `workdir`.
 
@@ -103,6 +104,9 @@ def load_trained(
         norm: of the arm; the first of the run by default.
         step: of the checkpoint; by default the best, which the run keeps besides the
             newest.
+        averaged: whether to take the averaged weights of a run with `average_decay`.
+            The running statistics are those of the trained weights; measure their own
+            with `jaxbn.population.precise_batch_stats`.
 
     Raises:
         ValueError: if there is no such run, arm or checkpoint, or it is damaged; what
@@ -114,6 +118,7 @@ def load_trained(
             ...
         ValueError: workdir is runs/none, which has no config.json and data.json, ...
     """
+    check_flags(averaged=averaged)
     if not isinstance(workdir, str | os.PathLike):
         raise ValueError(f"workdir is {shown(workdir)}, expected the path of a folder")
     workdir = Path(workdir)
@@ -136,9 +141,25 @@ def load_trained(
     state = found.states[norm]
     sizes = {key: data[key] for key in ("num_classes", "num_domains")}
     model = create_network(config, norm, **sizes)
-    variables = variables_of(state["params"], state["batch_stats"])
+    params = averaged_of(state, workdir) if averaged else state["params"]
+    variables = variables_of(params, state["batch_stats"])
     variables = jax.tree.map(jnp.asarray, variables)
     return Trained(model, variables, config, norm, int(state["step"]), data)
+
+
+def averaged_of(state: Any, workdir: Path) -> Any:
+    """Returns the averaged weights in the state of an arm.
+
+    Raises:
+        ValueError: if the run kept none.
+    """
+    kept = state["opt_state"]
+    if not isinstance(kept, dict) or "average" not in kept:
+        raise ValueError(
+            f"averaged is True, but {workdir} kept no averaged weights; train with "
+            "--average_decay=0.999"
+        )
+    return kept["average"]
 
 
 def _read_json(workdir: Path, name: str) -> dict[str, Any]:

@@ -92,6 +92,7 @@ def entries() -> list[Entry]:
                 "test_limit": 3,
                 "seed": 0,
                 "memory_limit": 2**20,
+                "image_size": None,
             },
             said={"name": ("data set",)},
         ),
@@ -109,6 +110,11 @@ def entries() -> list[Entry]:
             "jaxbn.data.read_rows",
             data.read_rows,
             {"split": SPLIT, "rows": np.arange(3)},
+        ),
+        Entry(
+            "jaxbn.data.random_crops",
+            data.random_crops,
+            {"split": SPLIT, "seed": 0, "epoch": 0},
         ),
         Entry(
             "jaxbn.data.stream",

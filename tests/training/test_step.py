@@ -183,9 +183,10 @@ def test_evaluation_sums_over_what_the_mask_counts(by_batch):
         logits, _ = job.model.apply(variables, x, by_batch, mutable=["batch_stats"])
         loss += losses_by_hand(logits, labels).sum()
         correct += np.sum(np.argmax(logits, -1) == labels)
-    assert_near(tuple(found), (loss, correct, 8, 0), 1e-4)
+    assert_near(tuple(found.sums), (loss, correct, 8, 0), 1e-4)
+    assert found.in_top5 is None
     one = evaluate(job, by_batch, params, stats, (X, LABELS), None, np.ones((1, 12)))
-    assert one.num == 12
+    assert one.sums.num == 12
 
 
 def test_devices_evaluate_together():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxbn.data import load
+from jaxbn.population import precise_batch_stats
 from jaxbn.training import TrainConfig, fit, load_trained
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # orbax leaves event loops behind.
@@ -38,6 +39,33 @@ def test_any_arm_and_step_can_be_had(run):
     assert "batch_stats" not in last.variables
     kernels = (t.variables["params"]["dense1"]["kernel"] for t in (first, last))
     assert not np.array_equal(*kernels)
+
+
+def test_averaged_weights_have_the_accuracy_that_was_reported(run, tmp_path):
+    config = TrainConfig(
+        workdir=str(tmp_path),
+        norm="batch",
+        num_epochs=2,
+        train_limit=320,
+        test_limit=100,
+        average_decay=0.9,
+    )
+    final = fit(config)["final"]["batch"]
+    trained = load_trained(tmp_path, step=20, averaged=True)
+    digits = load("digits", train_limit=320, test_limit=100)
+
+    def accuracy(variables):
+        logits = trained.predict(variables, digits.test.inputs)
+        return np.mean(np.argmax(logits, -1) == digits.test.labels)
+
+    assert accuracy(trained.variables) == pytest.approx(final["test_accuracy_averaged"])
+    (x, _), _ = trained.arguments(digits.train.inputs)
+    stats, _ = precise_batch_stats(trained.model, trained.variables, [(x, True)])
+    precise = {**trained.variables, "batch_stats": stats}
+    expected = final["test_accuracy_averaged_precise"]
+    assert accuracy(precise) == pytest.approx(expected, abs=0.02)
+    with pytest.raises(ValueError, match=r"kept no averaged weights; train with --av"):
+        load_trained(run[0], averaged=True)
 
 
 def test_what_is_not_there_or_damaged_is_named(run, tmp_path):

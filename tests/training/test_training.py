@@ -283,12 +283,13 @@ def test_a_run_from_before_there_was_a_flag_is_gone_on_with():
 def test_records_are_the_same_in_parts_and_have_a_column_for_every_name(tmp_path):
     rows = [{"step": 1, "norm": "a", "b": 2.5}, {"step": 3, "norm": "a", "c": None}]
     rows += [{"step": 5, "norm": "a", "b": 0.5}]
-    whole = Records(tmp_path / "whole", "")
+    whole = Records(TINY, tmp_path / "whole", "")
     for row in rows:
         whole.add(row)
         before = whole.text if row is rows[1] else ""
     whole.write()
-    parts = Records(tmp_path / "parts", "".join(f"{json.dumps(r)}\n" for r in rows[:2]))
+    past = "".join(f"{json.dumps(r)}\n" for r in rows[:2])
+    parts = Records(TINY, tmp_path / "parts", past)
     parts.add(rows[2])
     parts.write()
     for records in (whole, parts):
@@ -303,10 +304,10 @@ def test_records_are_the_same_in_parts_and_have_a_column_for_every_name(tmp_path
 @pytest.mark.parametrize("count", [0, 63, 64, 150])
 def test_rows_are_packed_and_come_back(tmp_path, count):
     rows = [{"step": k, "norm": "batch", "loss": 1 / (k + 1)} for k in range(count)]
-    first = Records(tmp_path / "first", "")
+    first = Records(TINY, tmp_path / "first", "")
     for row in rows:
         first.add(row)
-    again = Records(tmp_path / "again", json.loads(json.dumps(first.packed)))
+    again = Records(TINY, tmp_path / "again", json.loads(json.dumps(first.packed)))
     assert again.rows == rows and again.text == first.text
     assert again.packed == first.packed
     for records in (first, again):
