@@ -105,11 +105,7 @@ def average_weights(
         updates, inner = optimizer.update(updates, state.inner, params)
         keep = jnp.minimum(decay, (1 + state.steps) / (10 + state.steps))
         new = optax.apply_updates(params, updates)
-        average = jax.tree.map(
-            lambda old, now: (keep * old + (1 - keep) * now).astype(old.dtype),
-            state.average,
-            new,
-        )
+        average = optax.incremental_update(new, state.average, 1 - keep)
         return updates, Averaged(inner, state.steps + 1, average)
 
     return optax.GradientTransformation(init, update)  # pyrefly: ignore[bad-argument-type]
