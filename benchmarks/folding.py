@@ -18,14 +18,19 @@ from jaxbn import batch_norm
 from jaxbn.models import create_model
 from jaxbn.surgery import fold
 
-MODELS = {"resnet20": (32, 32, 3), "convnet": (28, 28, 1), "mlp": (28, 28, 1)}
-SIZE = 64
+INPUTS = {
+    "resnet50": [(1, 224, 224, 3)],
+    "resnet20": [(1, 32, 32, 3), (64, 32, 32, 3)],
+    "convnet": [(1, 28, 28, 1), (64, 28, 28, 1)],
+    "mlp": [(1, 28, 28, 1), (64, 28, 28, 1)],
+}
+"""For each model, the shapes of one image and of a batch; resnet50 is latency alone."""
 
 
-def measure_model(name: str, repeats: int) -> Figures:
+def measure_model(name: str, shape: tuple[int, ...], repeats: int) -> Figures:
     """Returns milliseconds a batch, temporary bytes and numbers kept, by form."""
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(SIZE, *MODELS[name])), jnp.float32)
+    x = jnp.asarray(rng.normal(size=shape), jnp.float32)
     model = create_model(name, 10, batch_norm())
     variables = jax.jit(model.init, static_argnums=2)(jax.random.key(0), x, False)
     variables["batch_stats"] = jax.tree.map(
@@ -52,8 +57,12 @@ def measure_model(name: str, repeats: int) -> Figures:
 
 
 def measure(repeats: int = 30) -> Figures:
-    """Returns what each model costs, by model and form."""
-    return {name: measure_model(name, repeats) for name in MODELS}
+    """Returns what each model costs, by model and batch, and by form."""
+    return {
+        f"{name}, batch {shape[0]}": measure_model(name, shape, repeats)
+        for name, shapes in INPUTS.items()
+        for shape in shapes
+    }
 
 
 def table(figures: Figures) -> str:

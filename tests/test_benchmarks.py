@@ -65,7 +65,7 @@ SMALL = {
     },
     block: {"SHAPE": (2, 4, 4, 4), "DEPTH": 2, "MODELS": {}},
     precise: {"MODELS": {"mlp": (8, 8, 1)}, "BATCHES": 2, "SIZE": 4},
-    folding: {"MODELS": {"mlp": (8, 8, 1)}, "SIZE": 4},
+    folding: {"INPUTS": {"mlp": [(4, 8, 8, 1)]}},
     scale: {
         "SIZES": (2**18, 2**19),
         "DEPTHS": (1, 2),

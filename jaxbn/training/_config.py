@@ -112,9 +112,9 @@ class TrainConfig:
     """Epochs between checkpoints; the last epoch, and one that is best, has one too."""
     on_nonfinite: Literal["stop", "skip", "warn"] = "stop"
     """What to do about a step whose loss is not finite, or what it makes of parameters,
-    optimizer or statistics: end the arm, or the run if it was the last one, with code
-    3, saying where it came from; leave that step out; or go on with it, without saving
-    what is not finite."""
+    optimizer or statistics: end the training with that norm, saying where it came
+    from, and the run with code 3; leave that step out; or take it all the same, without
+    saving what is not finite."""
     keep: int = 2
     """How many of the newest checkpoints are kept, besides the best."""
     resume: bool = False
