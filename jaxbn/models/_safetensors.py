@@ -53,5 +53,15 @@ def read_weights(path: Path, model: str) -> dict[tuple[str, ...], Any]:
 
 
 def as_tree(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Returns arrays called 'params/bn/scale' as a tree."""
+    """Returns arrays called 'params/bn/scale' as a tree.
+
+    Raises:
+        ValueError: if an array has the name of a folder of others.
+    """
+    folders = {name[:i] for name in arrays for i, c in enumerate(name) if c == "/"}
+    if clash := sorted(folders & arrays.keys()):
+        raise ValueError(
+            f"{clash[0]!r} is an array, and there are others below it; expected names "
+            "of Flax, such as params/bn1/scale, or of PyTorch"
+        )
     return traverse_util.unflatten_dict(arrays, sep="/")

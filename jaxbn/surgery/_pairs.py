@@ -170,6 +170,11 @@ def _misplaced(
         (not last, f"its features lie along axis {call.axis}, not the last"),
         (call.epsilon is None, "it is no batch norm in evaluation"),
         (
+            np.shape(call.state["mean"]) != call.x.shape[-1:],
+            f"its statistics have shape {np.shape(call.state['mean'])}, a row for each "
+            "domain",
+        ),
+        (
             sum(layer == other for _, other, _ in seen.norms.values()) > 1,
             f"several norms take the output of {layer}",
         ),

@@ -14,6 +14,7 @@ from jaxbn.cli import main
 from jaxbn.cli._main import COMMANDS
 from jaxbn.data import load
 from jaxbn.training import TrainConfig, fit, load_trained
+from tests.pictures import write_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # orbax leaves event loops behind.
 
@@ -161,6 +162,37 @@ def test_a_folded_run_has_no_norms_and_the_outputs_it_had(run, tmp_path, capsys)
     )
 
 
+def test_a_net_with_domains_is_exported_with_the_domain_of_each(tmp_path, capsys):
+    for name in ("a", "b"):
+        write_folder(tmp_path / name)
+    config = TrainConfig(
+        workdir=str(tmp_path / "run"),
+        dataset="image_folder/a+image_folder/b",
+        data_dir=str(tmp_path),
+        image_size=8,
+        norm="domain",
+        num_epochs=1,
+        num_devices=1,
+        log_to="none",
+    )
+    fit(config)
+    for flag in ("--folded", "--no-folded"):
+        code, _, err = said(capsys, "export", tmp_path / "run", tmp_path / "x", flag)
+        assert code == 0, err
+        program = export.deserialize((tmp_path / "x").read_bytes())
+        trained = load_trained(tmp_path / "run")
+        for size in (6, 1):
+            images = np.random.default_rng(0).integers(
+                0, 256, (size, 8, 8, 3), np.uint8
+            )
+            domain = np.arange(size, dtype=np.int32) % 2
+            expected = trained.predict(trained.variables, images, domain)
+            found = program.call(images, domain)
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        other = program.call(images, 1 - domain)
+        assert np.abs(other - expected).max() > 1e-3
+
+
 def test_a_net_without_norm_is_exported_too(run, tmp_path, capsys):
     code, _, err = said(capsys, "export", run, tmp_path / "x", "--norm=none")
     assert code == 0, err
@@ -219,6 +251,13 @@ def test_bad_input_ends_in_one_line(
     assert code == 1, (out, err)
     assert err.count("\n") == 1 and err.startswith(f"jaxbn {arguments[0]}: ")
     assert words in err.replace("'", "")
+
+
+def test_names_that_are_no_tree_are_refused(tmp_path, capsys):
+    save_file = pytest.importorskip("safetensors.numpy").save_file
+    save_file({"a/b": np.ones(2), "a": np.ones(2)}, tmp_path / "x.safetensors")
+    code, _, err = said(capsys, "inspect", tmp_path / "x.safetensors")
+    assert code == 1 and "'a' is an array, and there are others below it" in err
 
 
 def test_doctor_says_what_there_is_and_what_is_missing(tmp_path, capsys, monkeypatch):

@@ -160,6 +160,9 @@ class Refusing(nn.Module):
         x = norm(name="across", axis=0)(nn.Dense(4, name="f")(x))
         own = jaxbn.linen.Norm(jaxbn.adaptive_norm(), name="adaptive")
         x = own(nn.Dense(4, name="g")(x), use_running_average=not train)
+        domains = jaxbn.domain_norm(2, jaxbn.batch_norm())
+        own = jaxbn.linen.Norm(domains, name="domains")
+        x = own(nn.Dense(4, name="h")(x), use_running_average=not train, domain=1)
         return x + good
 
 
@@ -176,6 +179,7 @@ def test_what_cannot_be_folded_stays_and_is_named():
         "masked": "it is called with a mask",
         "across": "its features lie along axis 0, not the last",
         "adaptive": "it is no batch norm in evaluation",
+        "domains": "its statistics have shape (2, 4), a row for each domain",
     }
     np.testing.assert_allclose(
         folded.apply(folded.variables, ROWS),
