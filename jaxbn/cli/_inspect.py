@@ -49,34 +49,45 @@ def inspect(
 
 
 def row_of(layer: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns what is said of a layer."""
-    mean, var = layer["mean"].ravel(), layer["var"].ravel()
-    scale = layer.get("scale", np.ones_like(var)).ravel()
+    """Returns what is said of a layer; of several domains, of all together."""
+    mean, var = layer["mean"], layer["var"]  # [C], or [domains, C].
+    scale = layer.get("scale", np.ones(1))
     still = var <= 1e-6 * np.median(var)
-    dead = np.flatnonzero(still | np.broadcast_to(scale == 0, still.shape))
+    dead = np.unique(np.nonzero(still | (scale == 0))[-1])
     return {
-        "channels": var.size,
+        "channels": var.shape[-1],
         "largest_mean": float(np.abs(mean).max()),
         "smallest_var": float(var.min()),
         "largest_var": float(var.max()),
         "largest_scale": float(np.abs(scale).max()),
         "dead": dead.tolist(),
         "initial": bool((mean == 0).all() and (var == 1).all()),
-        "finite": bool(np.isfinite([*mean, *var, *scale]).all()),
+        "finite": all(bool(np.isfinite(a).all()) for a in (mean, var, scale)),
     }
 
 
 def shifts(run: Any, data_dir: str | None) -> dict[str, float]:
-    """Returns the median shift of each layer's mean on 1,000 training examples."""
-    from jaxbn.data import load
+    """Returns the median shift of each layer's mean on 1,000 training examples.
+
+    Of a layer with statistics of several domains, that of the domain furthest off.
+    """
+    from jaxbn.data import load, read_rows
     from jaxbn.diagnostics import measure_drift
 
-    data_dir = data_dir or run.config.data_dir
-    data = load(run.config.dataset, data_dir=data_dir, train_limit=1000)
-    domain = data.train.labels[:1000] // max(data.num_classes, 1)
-    args, told = run.arguments(data.train.inputs[:1000], domain)
+    data = load(
+        run.config.dataset,
+        data_dir=data_dir or run.config.data_dir,
+        train_limit=1000,
+        image_size=run.config.image_size,
+    )
+    inputs, labels = read_rows(data.train, np.arange(min(len(data.train.labels), 1000)))
+    args, told = run.arguments(inputs, labels // max(data.num_classes, 1))
     drifts = measure_drift(run.model, run.variables, *args, **told)
-    return {drift.path: float(np.median(drift.batch.shift)) for drift in drifts}
+    found: dict[str, float] = {}
+    for drift in drifts:
+        path = drift.path.partition("[")[0]  # 'bn1[0]' is the first domain of bn1.
+        found[path] = max(found.get(path, 0.0), float(np.median(drift.batch.shift)))
+    return found
 
 
 def as_table(rows: dict[str, dict[str, Any]]) -> str:

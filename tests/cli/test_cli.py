@@ -176,6 +176,8 @@ def test_a_net_with_domains_is_exported_with_the_domain_of_each(tmp_path, capsys
         log_to="none",
     )
     fit(config)
+    code, out, err = said(capsys, "inspect", tmp_path / "run", "--drift")
+    assert code == 0 and "drift" in out, err
     for flag in ("--folded", "--no-folded"):
         code, _, err = said(capsys, "export", tmp_path / "run", tmp_path / "x", flag)
         assert code == 0, err
