@@ -81,7 +81,8 @@ def shifts(run: Any, data_dir: str | None) -> dict[str, float]:
         image_size=run.config.image_size,
     )
     inputs, labels = read_rows(data.train, np.arange(min(len(data.train.labels), 1000)))
-    args, told = run.arguments(inputs, labels // max(data.num_classes, 1))
+    domain = np.asarray(labels) // max(data.num_classes, 1)
+    args, told = run.arguments(inputs, domain)
     drifts = measure_drift(run.model, run.variables, *args, **told)
     found: dict[str, float] = {}
     for drift in drifts:

@@ -37,15 +37,10 @@ from jaxbn.training._parallel import (
     start_parallel,
 )
 from jaxbn.training._processes import start_processes
+from jaxbn.training._state import run_once
 
 Loss = Callable[[Any, Any, Any, Array], tuple[Array, Any]]
 """`loss(params, batch_stats, batch, key) -> (value, batch_stats)` of one run."""
-
-ONCE = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
-"""Of a program that is run once: drawing weights takes 4 s to compile without."""
 
 
 class Runs(NamedTuple):
@@ -98,7 +93,7 @@ def start(
         optimizer: whose state is made.
     """
 
-    @functools.partial(jax.jit, compiler_options=ONCE)
+    @functools.partial(jax.jit, compiler_options=run_once())
     @jax.vmap
     def one(seed: Array) -> Runs:
         variables = model.init(jax.random.key(seed), example, False)

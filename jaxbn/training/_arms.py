@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbn.data import Dataset, to_float
+from jaxbn.data import Dataset
 from jaxbn.data._pictures import holds_pictures
 from jaxbn.population import merge_batch_stats
 from jaxbn.training._config import TrainConfig
@@ -51,7 +51,7 @@ class Arm(NamedTuple):
         measure: `measure_population`, distributed.
         pool: running statistics of devices apart to those of all.
         kinds: what each part of the training state is to `put` and `fetch`.
-        probe: `(variables, x)` to the activations of each layer, on one device.
+        probe: `(variables, inputs)` to the activations of each layer, on one device.
     """
 
     norm: str
@@ -100,7 +100,7 @@ def create_arm(
         on_nonfinite=config.on_nonfinite,
         top5=dataset.num_classes >= TOP5_FROM,
     )
-    few = to_float(dataset.train.inputs[:2], dataset.mean, dataset.std)
+    few = jnp.zeros((2, *dataset.train.inputs.shape[1:]), jnp.float32)
     start = functools.partial(start_from, config, name)
     state = create_state(job.model, job.optimizer, few, config.seed, start)
     job = job._replace(frozen=holds_statistics(config, name, state.batch_stats))
@@ -127,7 +127,7 @@ def create_arm(
         measure=spread(of_job(measure_population, job), (*whole, *train_data)),
         pool=spread(of_job(merge_batch_stats, axis_name=AXIS), (OWN,)),
         kinds=kinds,
-        probe=jax.jit(of_job(activations, job.model)),
+        probe=jax.jit(of_job(activations, job)),
     )
     return arm, state
 

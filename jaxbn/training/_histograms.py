@@ -4,17 +4,19 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from jaxbn.base import Array
+from jaxbn.data import to_float
+from jaxbn.training._step import Job
 
 BINS = 40
 MOST_LAYERS = 7
 
 
-def activations(model: nn.Module, variables: dict[str, Any], x: Array) -> Any:
-    """Returns the tree of what `model` sows as intermediates in evaluation."""
-    collected = model.apply(variables, x, False, mutable=["intermediates"])[1]
+def activations(job: Job, variables: dict[str, Any], inputs: Array) -> Any:
+    """Returns the tree of what the model sows as intermediates in evaluation."""
+    x = to_float(inputs, job.mean, job.std)
+    collected = job.model.apply(variables, x, False, mutable=["intermediates"])[1]
     return collected["intermediates"]
 
 

@@ -59,6 +59,7 @@ class Run:
             arm, state = create_arm(config, parallel, dataset, name, self.steps)
             self.arms[name], self.states[name] = arm, state
             self.metrics[name] = no_metrics()
+        self.learning_rate = jax.jit(create_schedule(config, self.steps))
         self.epoch = self.position = 0
         self.chunk, self.speed = 1, 0.0
         self.asked = False
@@ -254,7 +255,7 @@ class Run:
             if config.on_nonfinite == "skip":
                 sums["skipped"] = int(metrics.bad)
             row = {"epoch": self.epoch, "step": self.done, "norm": name}
-            rate = create_schedule(config, self.steps)(self.done - 1)
+            rate = self.learning_rate(np.int32(self.done - 1))
             row |= {"learning_rate": np.asarray(rate).item()}
             row |= {f"train_{what}": value for what, value in sums.items()}
             sets = self.train_examples(), train_rows, self.test_set

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxbn.core import merge_moments
-from jaxbn.data import Dataset, eval_indices, to_float
+from jaxbn.data import Dataset, eval_indices
 from jaxbn.population import assert_replicas_agree
 from jaxbn.population._install import install
 from jaxbn.training._arms import Arm
@@ -94,10 +94,16 @@ def _score(
         fetch(parallel, arm.measure(params, population, *piece)) for piece in trained()
     ]
     stacked = jax.tree.map(lambda *parts: np.stack(parts), *measured)
-    moments = {path: merge_moments(layer) for path, layer in stacked.items()}
-    precise = install(fetch(parallel, population), moments)
+    precise = install_merged(fetch(parallel, population), stacked)
     found |= score(arm.evaluate, put(parallel, precise), "_precise")
     return found | score(arm.evaluate_by_batch, population, "_batch")
+
+
+@jax.jit
+def install_merged(batch_stats: Any, stacked: dict[str, Any]) -> Any:
+    """Returns statistics from the moments of several batches, by layer, [steps, C]."""
+    merged = {path: merge_moments(layer) for path, layer in stacked.items()}
+    return install(batch_stats, merged)
 
 
 def histograms(
@@ -106,5 +112,4 @@ def histograms(
     """Returns histograms of the activations on a few test examples."""
     population = population_of(arm, parallel, state)
     variables = variables_of(*fetch(parallel, (state.params, population)))
-    probes = to_float(dataset.test.inputs[:PROBES], arm.job.mean, arm.job.std)
-    return histograms_of(arm.probe(variables, probes))
+    return histograms_of(arm.probe(variables, dataset.test.inputs[:PROBES]))

@@ -114,7 +114,7 @@ def test_read_ahead_is_kept_between_chunks(config, tmp_path, monkeypatch):
     monkeypatch.setattr("jaxbn.training._report.Report.conclude", lambda *_: {})
     fit(once)
     train = [f for f in decoded if "train" in f.parts]
-    looked_at = 80 + 2  # For the mean and deviation; for the shapes.
+    looked_at = 80  # For the mean and deviation.
     assert len(train) == looked_at + 80
 
 

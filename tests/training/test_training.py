@@ -152,6 +152,16 @@ def stop_after_one_epoch(config):
         run.report.close()
 
 
+def test_a_first_run_compiles_few_programs(tmp_path, caplog):
+    """What is done eagerly is a program for each operation and shape."""
+    jax.clear_caches()
+    with jax.log_compiles(), caplog.at_level("WARNING", "jax"):
+        curve(tmp_path)
+    lines = [r.getMessage() for r in caplog.records]
+    programs = [line for line in lines if line.startswith("Finished XLA compilation")]
+    assert 6 <= len(programs) <= 24, programs
+
+
 def test_chunks_do_not_change_a_bit(tmp_path, monkeypatch):
     whole, _ = curve(tmp_path / "whole")
     monkeypatch.setattr("jaxbn.training._loop.CHUNK_SECONDS", 0.0)  # one step each
