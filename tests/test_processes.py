@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxbn.training import ConfigError
 from jaxbn.training._checkpoint import stored_steps
+from jaxbn.training._processes import Processes, check_same
 from tests.pictures import write_tfds
 
 ROOT = Path(__file__).parents[1]
@@ -201,6 +203,29 @@ def test_bad_flags_end_all_processes(tmp_path):
     ends = finish(start_two(("--num_epochs=1", "--batch_size=30"), tmp_path), 60)
     assert ends[0][0] == 2 or ends[1][0] == 2, ends
     assert "expected a multiple of the 4 devices" in ends[0][2] + ends[1][2]
+
+
+def test_processes_with_other_flags_do_not_wait_for_each_other(tmp_path):
+    where = (f"--coordinator_address=127.0.0.1:{free_port()}", "--num_processes=2")
+    processes = [
+        start((*where, "--num_devices=2", f"--process_id={i}", f"--seed={i}"), tmp_path)
+        for i in (0, 1)
+    ]
+    ends = finish(processes, 60)
+    assert [code for code, _, _ in ends] == [1, 2], ends
+    assert "--seed is 1 in process 1 and 0 in process 0; start all with" in ends[1][2]
+    assert "process 1 of 2 was lost" in ends[0][2]
+
+
+@pytest.mark.parametrize("name", ["the number of test examples", "the mean"])
+def test_processes_with_other_data_are_refused(name, monkeypatch):
+    first = {"--seed": 0, "the number of test examples": 3, "the mean": ["0.1"]}
+    other = {**first, name: 4}
+    text = json.dumps(first)
+    monkeypatch.setattr("jaxbn.training._processes.share_text", lambda *_: text)
+    check_same(Processes(index=1), first)
+    with pytest.raises(ConfigError, match=rf"{name} is 4 in process 1 and .* in proc"):
+        check_same(Processes(index=1), other)
 
 
 def test_processes_that_diverge_end_alike(tmp_path):

@@ -6,6 +6,7 @@ came) it shares. When one is lost the others end at once, saying which: see `_li
 """
 
 import contextlib
+import json
 import os
 import socket
 import sys
@@ -159,3 +160,25 @@ def share_text(processes: Processes, text: str) -> str:
     size = int(share(processes, np.array(data.size)))
     data = data if processes.leads else np.zeros(size, np.uint8)
     return share(processes, data).astype(np.uint8).tobytes().decode()
+
+
+def check_same(processes: Processes, mine: dict[str, Any]) -> None:
+    """Refuses a process that is about to do something else than process 0.
+
+    They would wait for each other for ever.
+
+    Args:
+        processes: that call this.
+        mine: what has to be the same, by name, ready for JSON.
+
+    Raises:
+        ConfigError: naming the first that is not.
+    """
+    first = json.loads(share_text(processes, json.dumps(mine)))
+    for name, value in json.loads(json.dumps(mine)).items():
+        if value != first.get(name):
+            raise ConfigError(
+                f"{name} is {value} in process {processes.index} and "
+                f"{first.get(name)} in process 0; start all with the same flags, on "
+                "the same data"
+            )

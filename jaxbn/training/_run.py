@@ -1,6 +1,7 @@
 """A run as a command: every end has a code, and every failure one line."""
 
 import contextlib
+import dataclasses
 import signal
 import sys
 import time
@@ -10,7 +11,7 @@ from typing import Any
 
 import jax
 
-from jaxbn.data import DatasetUnavailable, load
+from jaxbn.data import Dataset, DatasetUnavailable, load
 from jaxbn.training._check_config import check_config
 from jaxbn.training._config import ConfigError, TrainConfig
 from jaxbn.training._divergence import Diverged
@@ -18,7 +19,7 @@ from jaxbn.training._lifeline import leave
 from jaxbn.training._lock import hold_lock
 from jaxbn.training._loop import Run
 from jaxbn.training._parallel import start_parallel
-from jaxbn.training._processes import share_text, start_processes
+from jaxbn.training._processes import check_same, share_text, start_processes
 from jaxbn.training._signals import Interrupted, stop_on_signals
 from jaxbn.training._trained import write_data
 from jaxbn.training._workdir import check_workdir, open_workdir
@@ -59,6 +60,7 @@ def fit(config: TrainConfig) -> dict[str, Any]:
             f"--batch_size is {config.batch_size}, but {config.dataset} has "
             f"{num_train} training examples; pass a smaller --batch_size"
         )
+    check_same(processes, what_decides(config, dataset))
     mine = str(open_workdir(config)) if processes.leads else ""
     workdir = Path(share_text(processes, mine))
     with contextlib.ExitStack() as stack:
@@ -76,6 +78,18 @@ def fit(config: TrainConfig) -> dict[str, Any]:
             raise
     processes.end()
     return summary
+
+
+def what_decides(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
+    """Returns what all processes of a run have to have in common, by name."""
+    own = {"process_id", "data_dir", "workdir"}
+    flags = dataclasses.asdict(config)
+    found = {f"--{name}": value for name, value in flags.items() if name not in own}
+    for which, split in (("training", dataset.train), ("test", dataset.test)):
+        found[f"the number of {which} examples"] = len(split.labels)
+    found["the number of classes"] = dataset.num_classes
+    means = [f"{mean:.3g}" for mean in dataset.mean]  # As far as machines agree.
+    return found | {"the mean of the training examples": means}
 
 
 def main(prog: str, arguments: Sequence[str] | None = None) -> int:
