@@ -77,7 +77,9 @@ def shifts(run: Any, data_dir: str | None) -> dict[str, float]:
     data = load(
         run.config.dataset,
         data_dir=data_dir or run.config.data_dir,
-        train_limit=1000,
+        train_limit=min(run.config.train_limit or 1000, 1000),
+        test_limit=1,
+        seed=run.config.seed,
         image_size=run.config.image_size,
     )
     inputs, labels = read_rows(data.train, np.arange(min(len(data.train.labels), 1000)))

@@ -49,9 +49,9 @@ def read_records(source: Any, rows: Sequence[int], where: str) -> list[dict[str,
     """
     try:
         return list(source.__getitems__(list(rows)))
-    except DatasetUnavailable:  # It says what it is.
-        raise
     except Exception as error:
+        if isinstance(error, DatasetUnavailable) or getattr(error, "filename", None):
+            raise  # It says what it is, or which file.
         raise damaged(where, error) from error
 
 

@@ -41,6 +41,13 @@ def join_domains(datasets: list[Dataset]) -> Dataset:
             )
         _check_images(other)
     kinds = {d.name: (d.num_classes, d.train.inputs.shape[3:]) for d in datasets}
+    named = {d.name: d.classes for d in datasets if d.classes is not None}
+    if len(set(named.values())) > 1:
+        told = {name: list(classes) for name, classes in named.items()}
+        raise ValueError(
+            f"the names of the classes are {shown(told)}, expected the same of all "
+            "domains; a class has the same place in each"
+        )
     if len(set(kinds.values())) > 1 or not first.num_classes:
         raise ValueError(
             f"classes and channels are {kinds}, expected the same of all domains; join "
@@ -58,6 +65,7 @@ def join_domains(datasets: list[Dataset]) -> Dataset:
         mean=mean,
         std=std,
         num_domains=1 + len(others),
+        files=":".join(str(d.files) for d in datasets) if first.files else None,
     )
 
 

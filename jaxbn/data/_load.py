@@ -3,12 +3,20 @@
 import os
 from typing import Any
 
+import numpy as np
+
 from jaxbn._values import check_count, shown
 from jaxbn.data._column import Column
 from jaxbn.data._embedded import EMBEDDED
 from jaxbn.data._image_folder import is_image_folder, load_image_folder
 from jaxbn.data._join import join_domains
-from jaxbn.data._split import Dataset, Split, channel_statistics, in_memory
+from jaxbn.data._split import (
+    Dataset,
+    Loaded,
+    Split,
+    channel_statistics,
+    in_memory,
+)
 from jaxbn.data._tfds import load_tfds
 
 MEMORY_LIMIT = 4 * 2**30
@@ -108,18 +116,29 @@ def _load(
     """One data set; `encoded` pictures for training stay what they are."""
     if name in EMBEDDED:
         _refuse_size(name, image_size)
-        train, test, num_classes = EMBEDDED[name](seed, train_limit, test_limit)
+        found = Loaded(*EMBEDDED[name](seed, train_limit, test_limit))
+        train, test = found.train, found.test
     else:
         read = load_image_folder if is_image_folder(name) else load_tfds
         wanted = name, data_dir, train_limit, test_limit, image_size
-        train, test, num_classes = read(*wanted)
-        train = train if encoded else in_memory(train, memory_limit)
-        test = in_memory(test, memory_limit)
+        found = read(*wanted)
+        train = found.train if encoded else in_memory(found.train, memory_limit)
+        test = in_memory(found.test, memory_limit)
         for which, split in (("train", train), ("test", test)):
             _check_labels(split, f"the {which} split of {name!r}")
     mean, std = channel_statistics(train.inputs)
-    task = "classification" if num_classes else "regression"
-    return Dataset(name, train, test, num_classes, mean, std, task)
+    task = "classification" if found.num_classes else "regression"
+    return Dataset(
+        name,
+        train,
+        test,
+        found.num_classes,
+        mean,
+        std,
+        task,
+        classes=found.classes,
+        files=found.files,
+    )
 
 
 def _refuse_size(name: str, image_size: int | None) -> None:
@@ -131,6 +150,7 @@ def _refuse_size(name: str, image_size: int | None) -> None:
 
 
 def _check_labels(split: Split, what: str) -> None:
-    labels = split.labels[:1] if isinstance(split.labels, Column) else split.labels
-    if labels.min() < 0:
+    # Of a lazy split the first few are looked at.
+    few = isinstance(split.labels, Column)
+    if np.min(split.labels[:100] if few else split.labels) < 0:
         raise ValueError(f"{what} has no labels (they are -1); it cannot be used")

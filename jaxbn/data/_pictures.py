@@ -12,7 +12,6 @@ import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,9 @@ AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
 """Of a random crop: its area as a share of the picture's, width over height, and how
 often a crop that does not fit is drawn again."""
 
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
+"""What is read; some of Pillow's other formats start programs."""
+
 Box = tuple[float, float, float, float]
 
 
@@ -35,10 +37,13 @@ Box = tuple[float, float, float, float]
 class Pictures:
     """A data source whose encoded pictures are images when they are read.
 
+    EXIF orientation is ignored, as are transparency and all frames but the first.
+
     Attributes:
         records: has `__len__` and `__getitems__(rows)`, as a TFDS data source has; a
             picture in a record is the bytes of an image file, or its path.
         key: the picture's name in a record.
+        where: the folder, for messages.
         size: pixels of each side; None leaves each as large as it is.
         mode: 'RGB' or 'L' (one channel).
         draws: words that seed the random crops; None for whole pictures.
@@ -46,6 +51,7 @@ class Pictures:
 
     records: Any
     key: str
+    where: str
     size: int | None = None
     mode: str = "RGB"
     draws: tuple[int, int] | None = None
@@ -62,17 +68,17 @@ class Pictures:
         found = zip(records, images, strict=True)
         return [{**record, self.key: image} for record, image in found]
 
-    def column(self, where: str) -> Column:
+    def column(self) -> Column:
         """The images as a lazy column, uint8 [N, H, W, C]."""
         if self.size is None:  # The first one says what size an image has.
             first = self.records.__getitems__([0])[0][self.key]
             shape = self._read(0, first).shape
         else:
             shape = (self.size, self.size, len(self.mode))
-        return Column(self, self.key, shape, np.uint8, where)
+        return Column(self, self.key, shape, np.uint8, self.where)
 
-    def _read(self, row: int, file: bytes | Path) -> np.ndarray:
-        image = decode(file, self.mode)
+    def _read(self, row: int, file: bytes | str) -> np.ndarray:
+        image = decode(file, self.mode, f"picture {row} in {self.where}")
         flipped = False
         if self.size is not None:
             if self.draws is None:
@@ -134,28 +140,44 @@ def holds_pictures(split: Split) -> bool:
     return isinstance(source, Pictures) and source.size is not None
 
 
-def decode(file: bytes | Path, mode: str) -> Any:
+def decode(file: bytes | str, mode: str, where: str) -> Any:
     """A picture as a PIL image of 8 bits a channel.
 
+    Args:
+        file: the bytes of an image file, or its path.
+        mode: 'RGB' or 'L'.
+        where: what bytes are called in messages.
+
     Raises:
-        DatasetUnavailable: if it is none, or damaged, or has more than 8 bits.
+        DatasetUnavailable: if it is none, or damaged, or has one channel of more than 8
+            bits, which PIL would clip; of three channels it keeps the upper 8.
+        OSError: if the file cannot be read.
     """
     from PIL import Image
 
-    where = file if isinstance(file, Path) else f"a picture of {len(file)} bytes"
-    fix = "replace or remove it"
+    if isinstance(file, str):
+        where, fix = file, "replace or remove it"
+    else:
+        fix = "prepare the set again"
     try:
-        image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
-        image.load()
+        opened = io.BytesIO(file) if isinstance(file, bytes) else file
+        with Image.open(opened, formats=FORMATS) as image:
+            image.load()
+            image.info.pop("transparency", None)  # Pillow would warn of it.
+            deep = image.mode.startswith(("I", "F"))
+            image = image.mode if deep else image.convert(mode)
+    except MemoryError:
+        raise
     except Exception as error:  # PIL has no common class for what cannot be decoded.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        what = f"{where} is no picture, or damaged ({first_line(error)})"
+        raise DatasetUnavailable(f"{what}; {fix}") from error
+    if isinstance(image, str):
         raise DatasetUnavailable(
-            f"{where} cannot be decoded ({first_line(error)}); {fix}"
-        ) from error
-    if image.mode.startswith(("I", "F")):  # What PIL would clip at 255.
-        raise DatasetUnavailable(
-            f"{where} has more than 8 bits a channel (mode {image.mode}); {fix}"
+            f"{where} has more than 8 bits a channel (mode {image}); {fix}"
         )
-    return image.convert(mode)
+    return image
 
 
 def centre_box(size: tuple[int, int]) -> Box:
@@ -193,5 +215,12 @@ def random_box(
 
 @functools.cache
 def _workers() -> ThreadPoolExecutor:
-    """Threads that decode, as many as there are cores; PIL holds no lock meanwhile."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="jaxbn-decode")
+    """Threads that decode, one for each core we may use; PIL holds no lock meanwhile.
+
+    A process that is forked has none of them, and makes its own.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_workers.cache_clear)
+    mine = getattr(os, "sched_getaffinity", None)
+    count = len(mine(0)) if mine else os.cpu_count()
+    return ThreadPoolExecutor(count, thread_name_prefix="jaxbn-decode")

@@ -30,6 +30,24 @@ class Split(NamedTuple):
     labels: Rows
 
 
+class Loaded(NamedTuple):
+    """What is read of a set before its mean and deviation are measured.
+
+    Attributes:
+        train: the training split.
+        test: the test split.
+        num_classes: 0 for regression.
+        classes: their names, in order, where the set has some.
+        files: a digest of which files it is made of, where it is a folder of them.
+    """
+
+    train: Split
+    test: Split
+    num_classes: int
+    classes: tuple[str, ...] | None = None
+    files: str | None = None
+
+
 class Dataset(NamedTuple):
     """A data set ready to be trained on.
 
@@ -43,6 +61,8 @@ class Dataset(NamedTuple):
         task: 'classification' or 'regression'.
         num_domains: of how many sets this is joined; where there are several, a label
             is `class + num_classes * domain`.
+        classes: names of the classes, in order; None where the set has none.
+        files: a digest of which files a folder of pictures has; None for other sets.
     """
 
     name: str
@@ -53,6 +73,8 @@ class Dataset(NamedTuple):
     std: np.ndarray
     task: Literal["classification", "regression"]
     num_domains: int = 1
+    classes: tuple[str, ...] | None = None
+    files: str | None = None
 
 
 def read_rows(split: Split, rows: ArrayLike) -> Split:
@@ -83,15 +105,17 @@ def read_rows(split: Split, rows: ArrayLike) -> Split:
                 f"rows are from {rows.min()} to {rows.max()}; expected those of split, "
                 f"from 0 to {known - 1}"
             )
-    if (
-        isinstance(inputs, Column)
-        and isinstance(labels, Column)
-        and inputs.source is labels.source
-        and rows.ndim == 1
-    ):
+    lazy = isinstance(inputs, Column) and isinstance(labels, Column)
+    if lazy and _of_one_source(inputs, labels) and rows.ndim == 1:
         records = read_records(inputs.source, inputs.rows(rows).tolist(), inputs.where)
         return Split(inputs.stack(records), labels.stack(records))
     return Split(np.asarray(inputs[rows]), np.asarray(labels[rows]))
+
+
+def _of_one_source(inputs: Column, labels: Column) -> bool:
+    """Whether a record of the inputs, decoded or not, has the label as well."""
+    encoded = getattr(inputs.source, "records", inputs.source)
+    return labels.source is inputs.source or labels.source is encoded
 
 
 def in_memory(split: Split, memory_limit: int) -> Split:

@@ -17,7 +17,7 @@ from jaxbn.data._folders import data_root, find_folder, parse_name
 from jaxbn.data._pictures import Pictures
 from jaxbn.data._prepare import prepare
 from jaxbn.data._quiet import quiet
-from jaxbn.data._split import Split
+from jaxbn.data._split import Loaded, Split
 
 OWN = "tensorflow_datasets."
 """The package whose classes a set's features may name: TFDS imports what they name."""
@@ -29,10 +29,10 @@ def load_tfds(
     train_limit: int | None,
     test_limit: int | None,
     image_size: int | None,
-) -> tuple[Split, Split, int]:
-    """Training split, test split and number of classes of a set under `data_dir`.
+) -> Loaded:
+    """The splits of a set under `data_dir`, lazy, and its classes.
 
-    The splits are lazy. With an `image_size` their images are `Pictures`, decoded and
+    With an `image_size` their images are `Pictures`, decoded and
     resized here; else TFDS decodes them.
 
     The test split is 'test', or 'validation' in a set that has no 'test'.
@@ -55,7 +55,10 @@ def load_tfds(
             _columns(builder, split, limit, (image, label), folder, image_size)
             for split, limit in ((train, train_limit), (test, test_limit))
         ]
-    return splits[0], splits[1], builder.info.features[label].num_classes
+    kinds = builder.info.features[label]
+    named = kinds.names != [str(i) for i in range(kinds.num_classes)]
+    classes = tuple(kinds.names) if named else None
+    return Loaded(splits[0], splits[1], kinds.num_classes, classes)
 
 
 def _open(folder: Path) -> Any:
@@ -180,5 +183,5 @@ def _columns(
         encoded = {image: tfds.decode.SkipDecoding()}
         source = _source(builder, split, limit, folder, encoded)
         mode = "L" if builder.info.features[image].shape[-1] == 1 else "RGB"
-        inputs = Pictures(source, image, image_size, mode).column(where)
-    return Split(inputs, Column(inputs.source, label, (), np.int32, where))
+        inputs = Pictures(source, image, where, image_size, mode).column()
+    return Split(inputs, Column(source, label, (), np.int32, where))

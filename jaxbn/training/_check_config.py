@@ -19,6 +19,7 @@ from jaxbn._values import is_number, shown
 from jaxbn.base import Norm
 from jaxbn.core import resolve_groups
 from jaxbn.data import dataset_names
+from jaxbn.data._image_folder import is_image_folder
 from jaxbn.models import create_model, model_names
 from jaxbn.training._config import ConfigError, TrainConfig
 from jaxbn.training._loggers import PACKAGES, logger_names
@@ -230,12 +231,18 @@ def _check_processes(config: TrainConfig) -> None:
 
 
 def _check_pictures(config: TrainConfig) -> None:
-    """Refuses a size of images that have one."""
+    """Refuses a size of images that have one, and a folder that is not named."""
     own = [part for part in config.dataset.split("+") if part in dataset_names()]
     if own and config.image_size is not None:
         raise ConfigError(
             f"--image_size is {config.image_size}, but {own[0]} has a size of its own; "
             "leave it out"
+        )
+    folders = [p for p in config.dataset.split("+") if is_image_folder(p)]
+    if folders and config.data_dir is None:
+        raise ConfigError(
+            f"--dataset has {folders[0]}, a folder of pictures; pass the folder that "
+            "holds train and val as --data_dir"
         )
 
 
@@ -243,7 +250,8 @@ def _check_loggers(config: TrainConfig) -> None:
     """Refuses loggers that are unknown or not installed."""
     for name in logger_names(config):
         package = PACKAGES[name]
-        if importlib.util.find_spec(package) is None:
+        found = importlib.util.find_spec(package)
+        if found is None or found.origin is None:  # A folder of that name is none.
             raise ConfigError(
                 f"--log_to is {config.log_to!r}, but {package} is not installed; pip "
                 f"install {package}"

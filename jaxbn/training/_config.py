@@ -86,7 +86,7 @@ class TrainConfig:
     """Weight of the uniform distribution in the target."""
     augment: bool = False
     """Random crops and flips of the training images: with --image_size, 8 to 100 % of
-    the picture, else all of it, shifted by up to 4 pixels."""
+    the picture; else, and of sets joined by +, all of it, shifted by up to 4 pixels."""
     normalization_batch_size: int | None = None
     """How many examples share a mean and a variance: from 1 (ghost batches in a device)
     over a device's share to groups of devices; all of the batch by default."""

@@ -1,4 +1,4 @@
-"""Loggers: other places where metrics go, each of them three functions.
+"""Loggers: other places where metrics go, each a class with three methods.
 
 What a run cannot do without, metrics.jsonl and metrics.csv, is written by `_records`;
 what is here is for the viewers that people have.
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from jaxbn.data._column import first_line
 from jaxbn.training._config import ConfigError, TrainConfig
 from jaxbn.training._files import write_json
 
@@ -25,8 +26,8 @@ class Logger(Protocol):
     def flush(self) -> None:
         """Makes what was added visible."""
 
-    def close(self) -> None:
-        """Ends it."""
+    def close(self, failed: bool) -> None:
+        """Ends it, saying whether the run failed or was stopped."""
 
 
 class TensorBoard:
@@ -55,7 +56,7 @@ class TensorBoard:
         """Writes the file."""
         self.writer.flush()
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         """Closes the file."""
         self.writer.close()
 
@@ -97,9 +98,9 @@ class WeightsAndBiases:
     def flush(self) -> None:
         """Does nothing: wandb sends what it has by itself."""
 
-    def close(self) -> None:
-        """Says that the run has ended."""
-        self.run.finish()
+    def close(self, failed: bool) -> None:
+        """Says how the run has ended."""
+        self.run.finish(exit_code=int(failed))
 
 
 LOGGERS: dict[str, Callable[[TrainConfig, Path, int | None], Logger]] = {
@@ -135,6 +136,19 @@ def open_loggers(
         config: of the run.
         workdir: of the run.
         resumed_from: the last step that an earlier part of the run has logged.
+
+    Raises:
+        ConfigError: if one does not start.
     """
-    names = logger_names(config)
-    return [LOGGERS[name](config, workdir, resumed_from) for name in names]
+    found: list[Logger] = []
+    for name in logger_names(config):
+        try:
+            found.append(LOGGERS[name](config, workdir, resumed_from))
+        except Exception as error:  # Whatever the library of a logger raises.
+            for logger in found:
+                logger.close(True)
+            raise ConfigError(
+                f"--log_to has {name}, which does not start ({first_line(error)}); "
+                "leave it out, or mend that"
+            ) from error
+    return found

@@ -155,31 +155,27 @@ class Run:
         return epoch_indices(config.seed, num, config.batch_size, self.epoch)
 
     def train_epoch(self, stop: StopRequest) -> None:
-        """Takes the steps of this epoch that are left, all arms in turn, in chunks."""
-        with contextlib.ExitStack() as stack:
-            feeds = {n: stack.enter_context(self.feed()) for n in self.going}
-            self.train_chunks(stop, feeds)
+        """Takes the steps of this epoch that are left, in chunks."""
+        with self.feed() as feed:
+            while self.position < self.steps:
+                began, first = time.perf_counter(), self.position
+                self.position = min(first + self.chunk, self.steps)
+                self.train_chunk(feed, first, self.position)
+                for name in self.going:
+                    self.look_for_divergence(name)
+                self.choose_chunk(stop, first, time.perf_counter() - began)
+                if self.asked and self.position < self.steps:
+                    self.interrupt()
 
-    def train_chunks(self, stop: StopRequest, feeds: dict[str, Feed]) -> None:
-        """Takes the steps of this epoch that are left; each arm has its own feed."""
-        while self.position < self.steps:
-            began = time.perf_counter()
-            first = self.position
-            self.position = min(first + self.chunk, self.steps)
-            for name in self.going:
-                self.train_chunk(name, feeds[name], first, self.position)
-            for name in self.going:
-                self.look_for_divergence(name)
-            seconds = time.perf_counter() - began
-            images = (self.position - first) * self.config.batch_size * len(self.going)
-            self.speed = images / seconds
-            longer = round(self.chunk * CHUNK_SECONDS / seconds)
-            chunk = min(max(longer, 1), 4 * self.chunk, self.steps)
-            self.asked, self.chunk = agree(self.processes, bool(stop), chunk)
-            memory = memory_in_use(self.parallel)
-            self.report.console.advance(self.done, self.speed, memory)
-            if self.asked and self.position < self.steps:
-                self.interrupt()
+    def choose_chunk(self, stop: StopRequest, first: int, seconds: float) -> None:
+        """Says how fast the steps since `first` were, and how many come next."""
+        images = (self.position - first) * self.config.batch_size * len(self.going)
+        self.speed = images / seconds
+        longer = round(self.chunk * CHUNK_SECONDS / seconds)
+        chunk = min(max(longer, 1), 4 * self.chunk, self.steps)
+        self.asked, self.chunk = agree(self.processes, bool(stop), chunk)
+        memory = memory_in_use(self.parallel)
+        self.report.console.advance(self.done, self.speed, memory)
 
     def interrupt(self) -> NoReturn:
         """Saves, and stops where the run is."""
@@ -190,12 +186,14 @@ class Run:
             f"--workdir={self.workdir} and the same flags"
         )
 
-    def train_chunk(self, name: str, feed: Feed, first: int, last: int) -> None:
-        """Takes the steps from `first` to `last` of the epoch with one arm."""
-        state, metrics = self.states[name], self.metrics[name]
+    def train_chunk(self, feed: Feed, first: int, last: int) -> None:
+        """Takes the steps from `first` to `last` of the epoch, each arm its own."""
         for piece in feed.take(first, last):
-            state, metrics = self.arms[name].train(state, metrics, *piece)
-        self.states[name], self.metrics[name] = jax.block_until_ready((state, metrics))
+            for name in self.going:
+                state, metrics = self.states[name], self.metrics[name]
+                result = self.arms[name].train(state, metrics, *piece)
+                self.states[name], self.metrics[name] = result
+        jax.block_until_ready((self.states, self.metrics))
 
     def look_for_divergence(self, name: str) -> None:
         """Says what was not finite in the steps of an arm, and ends it if so asked.

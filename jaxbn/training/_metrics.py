@@ -93,7 +93,8 @@ def count_top5(outputs: Array, labels: Array, mask: Array) -> Array:
         mask: [N] bool, which examples count.
     """
     likely = jax.lax.top_k(outputs, min(5, outputs.shape[-1]))[1]
-    among = (likely == labels[:, None]).any(-1) & mask
+    finite = jnp.isfinite(outputs).all(-1)
+    among = (likely == labels[:, None]).any(-1) & finite & mask
     return jnp.sum(among.astype(jnp.float32))
 
 

@@ -106,6 +106,8 @@ def average_weights(
         keep = jnp.minimum(decay, (1 + state.steps) / (10 + state.steps))
         new = optax.apply_updates(params, updates)
         average = optax.incremental_update(new, state.average, 1 - keep)
+        same = lambda new, old: new.astype(old.dtype)
+        average = jax.tree.map(same, average, state.average)
         return updates, Averaged(inner, state.steps + 1, average)
 
     return optax.GradientTransformation(init, update)  # pyrefly: ignore[bad-argument-type]

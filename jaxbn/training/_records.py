@@ -98,10 +98,11 @@ class Records:
         with (self.workdir / "timing.jsonl").open("a") as file:
             file.write(json.dumps(timing) + "\n")
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         """Ends the loggers."""
-        for logger in self.loggers:
-            logger.close()
+        with contextlib.ExitStack() as stack:  # All, whatever becomes of one.
+            for logger in self.loggers:
+                stack.callback(logger.close, failed)
 
 
 def pack(text: str) -> str:

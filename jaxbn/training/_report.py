@@ -46,11 +46,11 @@ class Report:
             self.records = Records(self.config, self.workdir, past.get("rows", ""))
             write_environment(self.workdir, devices)
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         """Takes the bar away and closes the files."""
         self.console.stop()
         if self.records is not None:
-            self.records.close()
+            self.records.close(failed)
 
     def record(self) -> Row:
         """Returns what `open` goes on from, ready for JSON."""

@@ -12,6 +12,8 @@ from typing import Any
 import jax
 
 from jaxbn.data import Dataset, DatasetUnavailable, load
+from jaxbn.data._load import MEMORY_LIMIT
+from jaxbn.data._split import in_memory
 from jaxbn.training._check_config import check_config
 from jaxbn.training._config import ConfigError, TrainConfig
 from jaxbn.training._divergence import Diverged
@@ -54,6 +56,8 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         seed=config.seed,
         image_size=config.image_size,
     )
+    if not config.augment:  # Then a picture is the same in each epoch.
+        dataset = dataset._replace(train=in_memory(dataset.train, MEMORY_LIMIT))
     num_train = len(dataset.train.labels)
     if num_train < config.batch_size:
         raise ConfigError(
@@ -68,8 +72,8 @@ def fit(config: TrainConfig) -> dict[str, Any]:
             stack.enter_context(hold_lock(workdir))
             write_data(workdir, dataset)
         run = Run(config, processes, parallel, dataset, workdir)
+        stack.push(lambda kind, *_: run.report.close(failed=kind is not None))
         run.restore()
-        stack.callback(run.report.close)
         stop = stack.enter_context(stop_on_signals())
         try:
             summary = run.train(stop)
@@ -88,6 +92,7 @@ def what_decides(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
     for which, split in (("training", dataset.train), ("test", dataset.test)):
         found[f"the number of {which} examples"] = len(split.labels)
     found["the number of classes"] = dataset.num_classes
+    found["the list of files"] = dataset.files and dataset.files[:12]
     means = [f"{mean:.3g}" for mean in dataset.mean]  # As far as machines agree.
     return found | {"the mean of the training examples": means}
 

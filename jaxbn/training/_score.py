@@ -1,7 +1,5 @@
 """Scores: how an arm does on the test split, with each kind of statistics."""
 
-import functools
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -59,44 +57,53 @@ def score_test(
     test batch; '..._averaged...' are those of averaged weights, where there are some.
     """
     population = population_of(arm, parallel, state)
-    rows, mask = eval_indices(len(test.source.labels), train_rows.shape[1])
-    tested = functools.partial(pieces, parallel, test, rows, mask)
-    given = functools.partial(pieces, parallel, train, train_rows)
-    found = _score(arm, parallel, state.params, population, tested, given, "")
+    weights = {"": state.params}
     averaged = averaged_weights(state.opt_state)
     if averaged is not None:
-        parts = averaged, population, tested, given, "_averaged"
-        found |= _score(arm, parallel, *parts)
+        weights["_averaged"] = averaged
+    precise = {}
+    if population:
+        measured = measure_moments(
+            arm, parallel, weights, population, train, train_rows
+        )
+        held = fetch(parallel, population)
+        for whose, moments in measured.items():
+            precise[whose] = put(parallel, install_merged(held, moments))
+    runs = {}
+    for whose, params in weights.items():
+        runs[whose] = arm.evaluate, params, population
+        if population:
+            runs[f"{whose}_precise"] = arm.evaluate, params, precise[whose]
+            runs[f"{whose}_batch"] = arm.evaluate_by_batch, params, population
+    rows, mask = eval_indices(len(test.source.labels), train_rows.shape[1])
+    sums: dict[str, list[Any]] = {suffix: [] for suffix in runs}
+    for piece in pieces(parallel, test, rows, mask):  # Each is read once for all.
+        for suffix, (program, params, stats) in runs.items():
+            sums[suffix].append(fetch(parallel, program(params, stats, *piece)))
+    found = {}
+    for suffix, parts in sums.items():
+        total = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *parts)
+        values = averages(total.sums, arm.job.task, total.in_top5)
+        found |= {f"test_{name}{suffix}": value for name, value in values.items()}
     return found
 
 
-def _score(
+def measure_moments(
     arm: Arm,
     parallel: Parallel,
-    params: Any,
+    weights: dict[str, Any],
     population: Any,
-    tested: Callable[[], Iterable[Any]],
-    trained: Callable[[], Iterable[Any]],
-    whose: str,
-) -> dict[str, float | None]:
-    """Returns the scores of one set of weights; `whose` is part of their names."""
-
-    def score(program: Callable[..., Any], batch_stats: Any, suffix: str) -> dict:
-        sums = [fetch(parallel, program(params, batch_stats, *p)) for p in tested()]
-        total = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *sums)
-        values = averages(total.sums, arm.job.task, total.in_top5)
-        return {f"test_{name}{whose}{suffix}": value for name, value in values.items()}
-
-    found = score(arm.evaluate, population, "")
-    if not population:
-        return found
-    measured = [
-        fetch(parallel, arm.measure(params, population, *piece)) for piece in trained()
-    ]
-    stacked = jax.tree.map(lambda *parts: np.stack(parts), *measured)
-    precise = install_merged(fetch(parallel, population), stacked)
-    found |= score(arm.evaluate, put(parallel, precise), "_precise")
-    return found | score(arm.evaluate_by_batch, population, "_batch")
+    train: Examples,
+    rows: np.ndarray,
+) -> dict[str, Any]:
+    """Returns the moments of training batches by layer, stacked, for each weights."""
+    found: dict[str, list[Any]] = {whose: [] for whose in weights}
+    for piece in pieces(parallel, train, rows):
+        for whose, params in weights.items():
+            moments = fetch(parallel, arm.measure(params, population, *piece))
+            found[whose].append(moments)
+    stack = lambda *parts: np.stack(parts)
+    return {whose: jax.tree.map(stack, *parts) for whose, parts in found.items()}
 
 
 @jax.jit

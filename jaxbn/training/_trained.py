@@ -18,7 +18,7 @@ from jaxbn.training._checkpoint import (
     read_checkpoint,
     stored_steps,
 )
-from jaxbn.training._config import TrainConfig
+from jaxbn.training._config import ConfigError, TrainConfig
 from jaxbn.training._files import write_json
 from jaxbn.training._norms import create_network
 from jaxbn.training._step import variables_of
@@ -73,9 +73,13 @@ class Trained(NamedTuple):
 
 
 def write_data(workdir: Path, dataset: Dataset) -> None:
-    """Writes what `load_trained` has to know of a data set."""
+    """Writes what `load_trained` has to know of a data set.
+
+    Raises:
+        ConfigError: if the run that is resumed had another.
+    """
     inputs = dataset.train.inputs
-    found = {
+    found: dict[str, Any] = {
         "shape": list(inputs.shape[1:]),
         "dtype": str(inputs.dtype),
         "mean": dataset.mean.tolist(),
@@ -83,8 +87,22 @@ def write_data(workdir: Path, dataset: Dataset) -> None:
         "num_classes": dataset.num_classes,
         "task": dataset.task,
         "num_domains": dataset.num_domains,
+        "num_train": len(dataset.train.labels),
+        "num_test": len(dataset.test.labels),
+        "classes": dataset.classes and list(dataset.classes),
+        "files": dataset.files,
     }
-    write_json(workdir / DATA, found)
+    path = workdir / DATA
+    if path.exists():
+        old = json.loads(path.read_text())
+        for name in sorted(old.keys() & found.keys() - {"mean", "std"}):
+            if old[name] != found[name]:
+                raise ConfigError(
+                    f"--workdir is {workdir}, whose run had data with {name} "
+                    f"{shown(old[name])}, not {shown(found[name])}; bring back that "
+                    "data, or choose another workdir"
+                )
+    write_json(path, found)
 
 
 def load_trained(

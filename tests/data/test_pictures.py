@@ -1,6 +1,8 @@
 """Pictures of unequal size: their boxes, their folders, and what cannot be read."""
 
 import math
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -134,7 +136,7 @@ def test_crops_are_of_the_epoch_and_the_row_wherever_they_are_read(loaded):
     np.testing.assert_array_equal(again.inputs[rows], every.inputs[rows])
 
 
-def test_pictures_of_tfds_of_any_size(tfds_root):
+def test_pictures_of_tfds_of_any_size(tfds_root, monkeypatch):
     with pytest.raises(ValueError, match=r"unequal size.*pass image_size"):
         data.load("few", data_dir=tfds_root)
     few = data.load("few", data_dir=tfds_root, image_size=16)
@@ -151,12 +153,14 @@ def test_pictures_of_tfds_of_any_size(tfds_root):
             requests.append(list(rows))
             return source.__getitems__(rows)
 
-    counted = _pictures.Pictures(Counted(), "image", 16).column("here")
-    labels = data.Column(counted.source, "label", (), np.int32)
+    counted = _pictures.Pictures(Counted(), "image", "here", 16).column()
+    labels = data.Column(counted.source.records, "label", (), np.int32)
     crops = data.random_crops(data.Split(counted, labels), seed=0, epoch=0)
     batch = data.read_rows(crops, [3, 1])
     assert requests == [[3, 1]]  # One request for pictures and labels.
     assert batch.labels.tolist() == few.train.labels[np.array([3, 1])].tolist()
+    monkeypatch.setattr(_pictures, "decode", None)  # Labels need none.
+    assert few.train.labels[:].shape == (12,)
 
 
 def test_sets_of_pictures_are_domains(folder, tmp_path):
@@ -164,6 +168,10 @@ def test_sets_of_pictures_are_domains(folder, tmp_path):
         write_folder(tmp_path / name, train=2, test=1)
     name = "image_folder/a+image_folder/b"
     both = data.load(name, data_dir=tmp_path, image_size=8)
+    for split in ("train", "val"):
+        (tmp_path / "b" / split / "class02").rename(tmp_path / "b" / split / "dog")
+    with pytest.raises(ValueError, match="the names of the classes are"):
+        data.load(name, data_dir=tmp_path, image_size=8)
     assert both.num_domains == 2 and both.train.inputs.shape == (12, 8, 8, 3)
     assert sorted(both.train.labels) == sorted([0, 1, 2, 3, 4, 5] * 2)
 
@@ -182,7 +190,7 @@ def test_images_of_one_size_need_none(tmp_path):
 def test_pictures_of_other_modes_become_rgb(tmp_path, mode):
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     picture(0, 0).convert(mode).save(path)
-    found = _pictures.decode(path, "RGB")
+    found = _pictures.decode(str(path), "RGB", "")
     assert found.mode == "RGB" and found.size == picture(0, 0).size
 
 
@@ -198,6 +206,12 @@ def break_it(folder, what):
     elif what == "nothing":
         for path in folder.rglob("*.jpg"):
             path.rename(path.with_suffix(".txt"))
+    elif what == "empty class":
+        (folder / "train" / "class02").mkdir()
+    elif what == "nowhere":
+        folder.rename(folder.with_name("elsewhere"))
+    elif what == "another format":
+        one.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n")
     elif what == "no picture":
         one.write_text("none")
     elif what == "half a picture":
@@ -211,12 +225,15 @@ def break_it(folder, what):
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ("no train", r"has the folders \['training', 'val'\]; expected 'train', and"),
-        ("no test", r"has the folders \['train', 'training'\]; expected 'train', and"),
+        ("no train", r"has the folders \['training', 'val'\]; expected a folder with"),
+        ("no test", r"has the folders \['train', 'training'\]; expected a folder with"),
         ("new class", r"has the classes \['other'\], which .*train has not"),
-        ("nothing", r"has no pictures in its folders .*'class00'.*\.jpeg"),
-        ("no picture", r"class00/0.jpg cannot be decoded \(UnidentifiedImageError"),
-        ("half a picture", r"class00/0.jpg cannot be decoded \(OSError"),
+        ("nothing", r"class00 has no picture, but files that end with \['.txt'\]"),
+        ("empty class", r"class02 has no picture, but files that end with \[\]"),
+        ("nowhere", r"set is not there; expected a folder with 'train'"),
+        ("no picture", r"class00/0.jpg is no picture, or damaged \(Unidentified"),
+        ("another format", r"class00/0.jpg is no picture, or damaged \(Unidentified"),
+        ("half a picture", r"class00/0.jpg is no picture, or damaged \(OSError"),
         ("16 bits", r"class00/0.png has more than 8 bits a channel \(mode I;16\)"),
     ],
 )
@@ -240,6 +257,73 @@ def test_refuses_in_words(tmp_path, what, words):
 def test_refuses_arguments(name, options, words):
     with pytest.raises(ValueError, match=words):
         data.load(name, **options)
+
+
+def test_hidden_names_are_passed_over_and_links_followed(tmp_path):
+    folder = write_folder(tmp_path / "set", num_classes=2, train=2, test=1)
+    expected = data.load("image_folder", data_dir=folder, image_size=8)
+    (folder / "train" / ".ipynb_checkpoints").mkdir()
+    (folder / "train" / "class00" / "._0.jpg").write_text("resource fork")
+    more = write_folder(tmp_path / "more", num_classes=1, train=1, test=1) / "train"
+    found = data.load("image_folder", data_dir=folder, image_size=8)
+    assert found.classes == ("class00", "class01") and found.files == expected.files
+    inner = folder / "train" / "class01"
+    (inner / "linked").symlink_to(more, target_is_directory=True)
+    (inner / "loop").symlink_to(inner, target_is_directory=True)
+    (folder / "test").mkdir()  # Flat, as unlabelled ones are: val is taken.
+    picture(0, 0).save(folder / "test" / "0.jpg")
+    found = data.load("image_folder", data_dir=folder, image_size=8)
+    assert sorted(found.train.labels) == [0, 0, 1, 1, 1]
+    assert len(found.test.labels) == 2 and found.files != expected.files
+
+
+def test_a_file_that_is_gone_is_named(tmp_path):
+    folder = write_folder(tmp_path, num_classes=1, train=2, test=1)
+    found = data.load("image_folder", data_dir=folder, image_size=8)
+    (folder / "train" / "class00" / "1.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"class00/1\.jpg"):
+        found.train.inputs[:]
+
+
+def test_palettes_with_transparency_warn_of_nothing(tmp_path):
+    path = tmp_path / "a.png"
+    flat = picture(0, 0).convert("P")
+    flat.save(path, transparency=bytes(range(256)))
+    assert _pictures.decode(str(path), "RGB", "").mode == "RGB"
+
+
+def test_a_damaged_picture_of_tfds_is_named_by_its_row():
+    class Broken:
+        def __len__(self):
+            return 3
+
+        def __getitems__(self, rows):
+            return [{"image": b"", "label": 0} for _ in rows]
+
+    column = _pictures.Pictures(Broken(), "image", "some/folder", 8).column()
+    words = r"^picture 2 in some/folder is no picture, or damaged .* prepare the set"
+    with pytest.raises(data.DatasetUnavailable, match=words):
+        column[2]
+
+
+FORK = """
+import os, sys, signal, warnings
+import numpy as np
+from jaxbn import data
+warnings.simplefilter("ignore")
+loaded = data.load("image_folder", data_dir=sys.argv[1], image_size=8)
+expected = loaded.train.inputs[:2]
+child = os.fork()
+if not child:
+    os._exit(0 if np.array_equal(loaded.train.inputs[:2], expected) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_decodes_with_threads_of_its_own(folder):
+    command = [sys.executable, "-c", FORK, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "0", done.stderr
 
 
 def test_ratio_of_a_crop_is_log_uniform():

@@ -95,25 +95,23 @@ def test_what_diverges_on_pictures_is_found(config, tmp_path):
         fit(code)
 
 
-def test_read_ahead_is_kept_between_chunks(config, tmp_path, monkeypatch):
-    """Each picture of an epoch is decoded once, whatever the chunks."""
+def test_a_picture_is_decoded_once_an_epoch_for_all_arms(config, tmp_path, monkeypatch):
+    """Whatever the chunks."""
     decoded = []
     real = data._pictures.decode
 
-    def counted(file, mode):
+    def counted(file, *others):
         decoded.append(file)
-        return real(file, mode)
+        return real(file, *others)
 
     monkeypatch.setattr("jaxbn.training._loop.CHUNK_SECONDS", 0.0)
     monkeypatch.setattr("jaxbn.data._pictures.decode", counted)
     monkeypatch.setattr(Run, "evaluate", lambda self: None)
     monkeypatch.setattr(Run, "compile", lambda self: None)
-    once = dataclasses.replace(
-        config, workdir=str(tmp_path), norm="batch", num_epochs=1
-    )
+    once = dataclasses.replace(config, workdir=str(tmp_path), num_epochs=1)
     monkeypatch.setattr("jaxbn.training._report.Report.conclude", lambda *_: {})
     fit(once)
-    train = [f for f in decoded if "train" in f.parts]
+    train = [path for path in decoded if "/train/" in path]
     looked_at = 80  # For the mean and deviation.
     assert len(train) == looked_at + 80
 
@@ -140,8 +138,8 @@ class FakeRun:
     def log(self, values):
         self.logged.append(values)
 
-    def finish(self):
-        self.ended = True
+    def finish(self, exit_code):
+        self.ended = exit_code == 0
 
 
 def test_weights_and_biases_gets_what_was_measured(tmp_path, monkeypatch):
@@ -152,7 +150,8 @@ def test_weights_and_biases_gets_what_was_measured(tmp_path, monkeypatch):
         return runs[-1]
 
     fake = types.ModuleType("wandb")
-    fake.__dict__.update(init=init, __spec__=types.SimpleNamespace(name="wandb"))
+    spec = types.SimpleNamespace(name="wandb", origin="wandb/__init__.py")
+    fake.__dict__.update(init=init, __spec__=spec)
     monkeypatch.setitem(sys.modules, "wandb", fake)
     config = TrainConfig(
         workdir=str(tmp_path / "run"),
@@ -178,6 +177,50 @@ def test_weights_and_biases_gets_what_was_measured(tmp_path, monkeypatch):
     assert list((tmp_path / "run" / "events").iterdir())
 
 
+def test_a_logger_that_does_not_start_ends_the_run_in_words(tmp_path, monkeypatch):
+    closed = []
+
+    class First:
+        def close(self, failed):
+            closed.append(failed)
+
+    def second(*_):
+        raise RuntimeError("No API key configured.\nUse login")
+
+    loggers = {"tensorboard": lambda *_: First(), "wandb": second}
+    monkeypatch.setattr("jaxbn.training._loggers.LOGGERS", loggers)
+    words = r"wandb, which does not start \(RuntimeError: No API key configured\.\);"
+    with pytest.raises(ConfigError, match=words):
+        open_loggers(TrainConfig(log_to="tensorboard,wandb"), tmp_path, None)
+    assert closed == [True]
+
+
+def test_a_run_is_resumed_on_the_pictures_it_had(config, tmp_path):
+    folder = write_folder(tmp_path / "set", num_classes=20, train=2, test=1)
+    own = dataclasses.replace(
+        config, data_dir=str(folder), workdir=str(tmp_path / "w"), num_epochs=1
+    )
+    fit(own)
+    held = (tmp_path / "w" / "data.json").read_text()
+    path = folder / "train" / "class03" / "0.jpg"
+    path.rename(path.with_name("1b.jpg"))
+    with pytest.raises(ConfigError, match=r"whose run had data with files '"):
+        fit(dataclasses.replace(own, resume=True))
+    path.with_name("1b.jpg").unlink()
+    with pytest.raises(ConfigError, match=r"had data with (files|num_train) "):
+        fit(dataclasses.replace(own, resume=True))
+    assert (tmp_path / "w" / "data.json").read_text() == held
+
+
+def test_pictures_that_are_not_cropped_are_read_once(config, tmp_path, monkeypatch):
+    decoded = []
+    real = data._pictures.decode
+    count = lambda *args: (decoded.append(args[0]), real(*args))[1]
+    monkeypatch.setattr("jaxbn.data._pictures.decode", count)
+    fit(dataclasses.replace(config, workdir=str(tmp_path), augment=False))
+    assert len(decoded) == 80 + 80 + 20  # The mean; training; test.
+
+
 def test_no_logger_is_none(tmp_path):
     assert open_loggers(TrainConfig(log_to="none"), tmp_path, None) == []
 
@@ -188,6 +231,7 @@ def test_no_logger_is_none(tmp_path):
         ({"log_to": "aim"}, "--log_to is 'aim', expected none, or some of tensorboard"),
         ({"log_to": ""}, "--log_to is '', expected none"),
         ({"log_to": "none,wandb"}, "--log_to is 'none,wandb', expected none, or some"),
+        ({"dataset": "image_folder"}, "--dataset has image_folder, a folder of pict"),
         ({"image_size": 0}, "--image_size is 0, expected 1 or more"),
         ({"image_size": 32}, "--image_size is 32, but digits has a size of its own"),
     ],
