@@ -80,12 +80,13 @@ def load_image_folder(
             f"{test} has the classes {shown(unknown)}, which {root / 'train'} has not; "
             "expected those of 'train'"
         )
+    place = {name: i for i, name in enumerate(classes)}
     splits, digest = [], hashlib.sha256()
     for folder, limit in ((root / "train", train_limit), (test, test_limit)):
         names = [name for c in _classes(folder) for name in _pictures(folder, c)]
         digest.update("\n".join([*names, ""]).encode(errors="surrogateescape"))
         kept = [names[i] for i in shuffled_order(len(names), seed=0)[:limit]]
-        labels = [classes.index(name.partition(os.sep)[0]) for name in kept]
+        labels = [place[name.partition(os.sep)[0]] for name in kept]
         images = Pictures(Files(str(folder), kept), "image", str(folder), image_size)
         splits.append(Split(images.column(), np.array(labels, np.int32)))
     named = {"classes": tuple(classes), "files": digest.hexdigest()}

@@ -10,13 +10,7 @@ from jaxbn.data._column import Column
 from jaxbn.data._embedded import EMBEDDED
 from jaxbn.data._image_folder import is_image_folder, load_image_folder
 from jaxbn.data._join import join_domains
-from jaxbn.data._split import (
-    Dataset,
-    Loaded,
-    Split,
-    channel_statistics,
-    in_memory,
-)
+from jaxbn.data._split import Dataset, Loaded, Split, channel_statistics, in_memory
 from jaxbn.data._tfds import load_tfds
 
 MEMORY_LIMIT = 4 * 2**30

@@ -33,7 +33,7 @@ def both_modes(name, variables, x):
 
 @pytest.mark.parametrize(("name", "size"), CI, ids=str)
 def test_logits_and_statistics_are_those_of_torch(name, size):
-    known = KNOWN[f"{MODELS[name]} {name} {size[0]}x{size[1]}"]
+    known = KNOWN[f"torchvision {name} {size[0]}x{size[1]}"]
     evaluated, trained, stats = both_modes(name, loaded(name), images(size))
     for logits, expected in ((evaluated, known["eval"]), (trained, known["train"])):
         expected = np.array(expected)
@@ -43,16 +43,16 @@ def test_logits_and_statistics_are_those_of_torch(name, size):
     np.testing.assert_allclose(total, known["sum_of_statistics"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_torch_itself_agrees_where_it_is_installed(name):
+@pytest.mark.parametrize(("library", "name"), MODELS)
+def test_torch_itself_agrees_where_it_is_installed(library, name):
     pytest.importorskip("torchvision")
     pytest.importorskip("timm")
     from tests.models.torch_logits import create, run
 
-    model = create(name, MODELS[name])
+    model = create(name, library)
     variables = load_torch(name, model.float().state_dict())
     for size in SIZES:
-        known = run(name, MODELS[name], size)
+        known = run(name, library, size)
         evaluated, trained, _ = both_modes(name, variables, images(size))
         for logits, mode in ((evaluated, "eval"), (trained, "train")):
             expected = np.array(known[mode])

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 RECORD = Path(__file__).with_suffix(".json")
-MODELS = {
-    "resnet18": "torchvision",
-    "resnet34": "timm",
-    "resnet50": "torchvision",
-}
+MODELS = (
+    ("torchvision", "resnet18"),
+    ("torchvision", "resnet34"),
+    ("torchvision", "resnet50"),
+    ("timm", "resnet34"),
+)
 OUTPUTS = 7
 SIZES = (65, 47), (64, 64)
 """Of the images: odd ones are where 'SAME' and explicit padding differ the most."""
@@ -98,7 +99,7 @@ def main():
         "versions": {m.__name__: m.__version__ for m in (torch, torchvision, timm)},
         "logits": {
             f"{library} {name} {size[0]}x{size[1]}": run(name, library, size)
-            for name, library in MODELS.items()
+            for library, name in MODELS
             for size in SIZES
         },
     }
