@@ -26,6 +26,8 @@ class Settings:
     """How many devices share a batch, where that is asked; one by default."""
     parallel: Literal["jit", "shard_map", "pmap"] = "pmap"
     """How they share it."""
+    jobs: int = 1
+    """How many experiments `all` runs at a time, on a CPU."""
 
 
 def check_settings(settings: Settings) -> Settings:
@@ -38,6 +40,8 @@ def check_settings(settings: Settings) -> Settings:
         raise ConfigError(
             f"seeds is {settings.seeds}, expected 1 or more; a verdict takes 5"
         )
+    if settings.jobs < 1:
+        raise ConfigError(f"jobs is {settings.jobs}, expected 1 or more")
     return settings
 
 

@@ -139,9 +139,11 @@ def test_all_goes_on_after_a_failure_and_keeps_what_is_there(
     monkeypatch.setattr("jaxbn.experiments.__main__.EXPERIMENTS", some)
     ran = []
 
-    def process(command):
+    def process(command, **options):
+        assert "env" not in options  # Which only smoke has.
         ran.append(command[3:])
-        return subprocess.CompletedProcess(command, int("pattern_leakage" in command))
+        code = int("pattern_leakage" in command)
+        return subprocess.CompletedProcess(command, code, f"said by {command[3]}\n")
 
     monkeypatch.setattr(subprocess, "run", process)
     assert main(["all", f"--workdir={workdir}", "--num_devices=4"]) == 1
@@ -150,8 +152,14 @@ def test_all_goes_on_after_a_failure_and_keeps_what_is_there(
     assert "--num_devices=4" in ran[0]
     out, err = capsys.readouterr()
     assert "remove" in out and "failed: pattern_leakage" in err
+    assert out.index("# pattern_leakage\nsaid by pattern") < out.index("# saturation\n")
     assert main(["all", f"--workdir={workdir}", "--seeds=3"]) == 1
     assert [command[0] for command in ran[2:]] == list(names)
+    again = ["all", f"--workdir={workdir}", "--seeds=3", "--jobs=3"]
+    assert main(again) == 1
+    assert sorted(command[0] for command in ran[5:]) == sorted(names)
+    assert not any("jobs=3" in word for command in ran for word in command)
+    assert main([*again[:-1], "--jobs=0"]) == 2
 
 
 def test_settings_that_cannot_be_run_are_refused(tmp_path, capsys):
