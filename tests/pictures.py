@@ -28,39 +28,21 @@ def write_folder(root, num_classes=3, train=6, test=2, test_name="val"):
     return root
 
 
-def write_tfds(data_dir, name, num_classes=20, train=8, test=2):
-    """Writes a TFDS set of JPEG pictures with the splits of ImageNet; its folder."""
-
-    def jpeg(label, which):
-        file = io.BytesIO()
-        picture(label, which).save(file, "jpeg", quality=95)
-        return {"image": io.BytesIO(file.getvalue()), "label": label}
+def make_set(data_dir, name, records, features, keys=None):
+    """Writes a TFDS set; `records` is {split: list of examples}."""
 
     class Made(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):
-            features = tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(encoding_format="jpeg"),
-                    "label": tfds.features.ClassLabel(num_classes=num_classes),
-                }
-            )
-            keys = ("image", "label")
             return tfds.core.DatasetInfo(
-                builder=self, features=features, supervised_keys=keys
+                builder=self,
+                features=tfds.features.FeaturesDict(features),
+                supervised_keys=keys,
             )
 
         def _split_generators(self, _):
-            counts = {"train": range(train), "validation": range(train, train + test)}
-            return {
-                split: (
-                    (f"{label}-{which}", jpeg(label, which))
-                    for which in kept
-                    for label in range(num_classes)
-                )
-                for split, kept in counts.items()
-            }
+            return {split: enumerate(examples) for split, examples in records.items()}
 
         def _generate_examples(self):
             raise NotImplementedError
@@ -69,3 +51,23 @@ def write_tfds(data_dir, name, num_classes=20, train=8, test=2):
     builder = Made(data_dir=str(data_dir), file_format="array_record")
     builder.download_and_prepare()
     return Path(builder.data_path)
+
+
+def write_tfds(data_dir, name, num_classes=20, train=8, test=2):
+    """Writes a TFDS set of JPEG pictures with the splits of ImageNet; its folder."""
+
+    def jpeg(label, which):
+        file = io.BytesIO()
+        picture(label, which).save(file, "jpeg", quality=95)
+        return {"image": io.BytesIO(file.getvalue()), "label": label}
+
+    counts = {"train": range(train), "validation": range(train, train + test)}
+    records = {
+        split: [jpeg(label, which) for which in kept for label in range(num_classes)]
+        for split, kept in counts.items()
+    }
+    features = {
+        "image": tfds.features.Image(encoding_format="jpeg"),
+        "label": tfds.features.ClassLabel(num_classes=num_classes),
+    }
+    return make_set(data_dir, name, records, features, ("image", "label"))

@@ -66,24 +66,26 @@ def load_image_folder(
         OSError: if a folder cannot be read.
     """
     root = _root(name, data_dir)
-    test = next((root / s for s in TEST_SPLITS if _classes(root / s)), None)
-    classes = _classes(root / "train")
-    if test is None or not classes:
+    train, classes = root / "train", _classes(root / "train")
+    tests = ((root / split, _classes(root / split)) for split in TEST_SPLITS)
+    test, tested = next((found for found in tests if found[1]), (root, []))
+    if not tested or not classes:
         has = f"has the folders {shown(_classes(root))}"
         raise ValueError(
             f"{root} {has if root.is_dir() else 'is not there'}; expected a folder "
             f"with 'train', and one of {', '.join(TEST_SPLITS)}, in which each class "
             "is a folder of pictures"
         )
-    if unknown := [c for c in _classes(test) if c not in classes]:
+    if unknown := [c for c in tested if c not in classes]:
         raise ValueError(
-            f"{test} has the classes {shown(unknown)}, which {root / 'train'} has not; "
+            f"{test} has the classes {shown(unknown)}, which {train} has not; "
             "expected those of 'train'"
         )
     place = {name: i for i, name in enumerate(classes)}
     splits, digest = [], hashlib.sha256()
-    for folder, limit in ((root / "train", train_limit), (test, test_limit)):
-        names = [name for c in _classes(folder) for name in _pictures(folder, c)]
+    parts = (train, classes, train_limit), (test, tested, test_limit)
+    for folder, held, limit in parts:
+        names = [name for c in held for name in _pictures(folder, c)]
         digest.update("\n".join([*names, ""]).encode(errors="surrogateescape"))
         kept = [names[i] for i in shuffled_order(len(names), seed=0)[:limit]]
         labels = [place[name.partition(os.sep)[0]] for name in kept]

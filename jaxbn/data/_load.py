@@ -30,7 +30,7 @@ def load(
     """The data set called `name`, read whole into memory where it fits.
 
     'digits' and 'regression' need no file. 'image_folder' is `data_dir` itself, with
-    pictures in train/CLASS/ and test/CLASS/ (or val, validation);
+    pictures in train/CLASS/ and val/CLASS/ (or validation, test);
     'image_folder/SUB' is data_dir/SUB. Every other name is a TFDS image
     classification set: the newest version under `data_dir`, read without TensorFlow,
     whether or not TFDS has a class for it. One that is not there is prepared there

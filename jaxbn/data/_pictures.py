@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxbn._values import check_count, shown
-from jaxbn.data._column import Column, DatasetUnavailable, Rows, first_line
+from jaxbn.data._column import Column, DatasetUnavailable, first_line
 from jaxbn.data._order import Seed, seed_word
 from jaxbn.data._split import Split
 
@@ -100,7 +100,7 @@ def random_crops(split: Split, seed: Seed, epoch: int) -> Split:
     Of pictures that `load` brings to one `image_size`: 8 to 100 % of the area, with a
     ratio of width to height from 3/4 to 4/3, uniform in area and in the logarithm of
     the ratio; ten such crops are tried, else it is the largest in the centre. It is
-    resized by bilinear interpolation, antialiased, and mirrored every second time: what
+    resized by bilinear interpolation, antialiased, and mirrored by a toss of a coin: as
     torchvision's RandomResizedCrop and RandomHorizontalFlip do. Any other split is
     returned as it is; `augment_crop_flip` is for those.
 
@@ -124,14 +124,8 @@ def random_crops(split: Split, seed: Seed, epoch: int) -> Split:
     if not holds_pictures(split):
         return split
     old: Any = split.inputs
-    new = dataclasses.replace(old.source, draws=draws)
-
-    def cropped(rows: Rows) -> Rows:
-        if not isinstance(rows, Column) or rows.source is not old.source:
-            return rows
-        return Column(new, rows.key, rows.shape[1:], rows.dtype, rows.where)
-
-    return Split(*map(cropped, split))
+    cropped = dataclasses.replace(old.source, draws=draws)
+    return split._replace(inputs=cropped.column())
 
 
 def holds_pictures(split: Split) -> bool:

@@ -48,8 +48,10 @@ def run_all(settings: Settings) -> int:
     Each is a process of its own, so that it starts JAX with the devices it needs, and
     that one which fails is named and ends no other. What it says is shown when it ends.
     """
-    if settings.jobs < 1:
-        print(f"jobs is {settings.jobs}, expected 1 or more", file=sys.stderr)
+    try:
+        check_settings(settings)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
         return 2
     failed = []
     with ThreadPoolExecutor(settings.jobs) as pool:

@@ -22,7 +22,7 @@ from jaxbn.data import dataset_names
 from jaxbn.data._image_folder import is_image_folder
 from jaxbn.models import create_model, model_names
 from jaxbn.training._config import ConfigError, TrainConfig
-from jaxbn.training._loggers import PACKAGES, logger_names
+from jaxbn.training._loggers import LOGGERS, logger_names
 from jaxbn.training._norms import check_norm, norm_names, parse_options
 
 _COUNTS = ("batch_size", "num_epochs", "eval_every", "checkpoint_every", "keep")
@@ -249,7 +249,7 @@ def _check_pictures(config: TrainConfig) -> None:
 def _check_loggers(config: TrainConfig) -> None:
     """Refuses loggers that are unknown or not installed."""
     for name in logger_names(config):
-        package = PACKAGES[name]
+        package = LOGGERS[name].package
         found = importlib.util.find_spec(package)
         if found is None or found.origin is None:  # A folder of that name is none.
             raise ConfigError(

@@ -6,7 +6,6 @@ what is here is for the viewers that people have.
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +38,8 @@ class TensorBoard:
         resumed_from: the last step that is kept; later ones of an earlier process are
             purged. None for a fresh run.
     """
+
+    package = "tensorboardX"
 
     def __init__(self, config: TrainConfig, workdir: Path, resumed_from: int | None):
         from tensorboardX import SummaryWriter
@@ -73,6 +74,8 @@ class WeightsAndBiases:
         resumed_from: not needed.
     """
 
+    package = "wandb"
+
     def __init__(self, config: TrainConfig, workdir: Path, resumed_from: int | None):
         import wandb  # pyrefly: ignore[missing-import]
 
@@ -103,11 +106,7 @@ class WeightsAndBiases:
         self.run.finish(exit_code=int(failed))
 
 
-LOGGERS: dict[str, Callable[[TrainConfig, Path, int | None], Logger]] = {
-    "tensorboard": TensorBoard,
-    "wandb": WeightsAndBiases,
-}
-PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
+LOGGERS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
 
 
 def logger_names(config: TrainConfig) -> list[str]:

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxbn._values import shown
 from jaxbn.training._config import ConfigError, TrainConfig
 from jaxbn.training._lifeline import Invitation, Lifeline, join, leave, listen
 
@@ -178,7 +179,7 @@ def check_same(processes: Processes, mine: dict[str, Any]) -> None:
     for name, value in json.loads(json.dumps(mine)).items():
         if value != first.get(name):
             raise ConfigError(
-                f"{name} is {value} in process {processes.index} and "
-                f"{first.get(name)} in process 0; start all with the same flags, on "
-                "the same data"
+                f"{name} is {shown(value)} in process {processes.index} and "
+                f"{shown(first.get(name))} in process 0; start all with the same "
+                "flags, on the same data"
             )

@@ -23,7 +23,7 @@ from jaxbn.training._loop import Run
 from jaxbn.training._parallel import start_parallel
 from jaxbn.training._processes import check_same, share_text, start_processes
 from jaxbn.training._signals import Interrupted, stop_on_signals
-from jaxbn.training._trained import write_data
+from jaxbn.training._trained import facts_of, write_data
 from jaxbn.training._workdir import check_workdir, open_workdir
 
 DONE, FAILED, BAD_FLAGS, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -89,12 +89,8 @@ def what_decides(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
     own = {"process_id", "data_dir", "workdir"}
     flags = dataclasses.asdict(config)
     found = {f"--{name}": value for name, value in flags.items() if name not in own}
-    for which, split in (("training", dataset.train), ("test", dataset.test)):
-        found[f"the number of {which} examples"] = len(split.labels)
-    found["the number of classes"] = dataset.num_classes
-    found["the list of files"] = dataset.files and dataset.files[:12]
     means = [f"{mean:.3g}" for mean in dataset.mean]  # As far as machines agree.
-    return found | {"the mean of the training examples": means}
+    return found | facts_of(dataset) | {"the mean of the training examples": means}
 
 
 def main(prog: str, arguments: Sequence[str] | None = None) -> int:

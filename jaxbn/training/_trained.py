@@ -72,18 +72,12 @@ class Trained(NamedTuple):
         return (x, False), {"domain": domain} if self.by_domain else {}
 
 
-def write_data(workdir: Path, dataset: Dataset) -> None:
-    """Writes what `load_trained` has to know of a data set.
-
-    Raises:
-        ConfigError: if the run that is resumed had another.
-    """
+def facts_of(dataset: Dataset) -> dict[str, Any]:
+    """Returns what tells one data set from another, ready for JSON."""
     inputs = dataset.train.inputs
-    found: dict[str, Any] = {
+    return {
         "shape": list(inputs.shape[1:]),
         "dtype": str(inputs.dtype),
-        "mean": dataset.mean.tolist(),
-        "std": dataset.std.tolist(),
         "num_classes": dataset.num_classes,
         "task": dataset.task,
         "num_domains": dataset.num_domains,
@@ -92,17 +86,26 @@ def write_data(workdir: Path, dataset: Dataset) -> None:
         "classes": dataset.classes and list(dataset.classes),
         "files": dataset.files,
     }
-    path = workdir / DATA
+
+
+def write_data(workdir: Path, dataset: Dataset) -> None:
+    """Writes what `load_trained` has to know of a data set.
+
+    Raises:
+        ConfigError: if the run that is resumed had another.
+    """
+    found, path = facts_of(dataset), workdir / DATA
     if path.exists():
         old = json.loads(path.read_text())
-        for name in sorted(old.keys() & found.keys() - {"mean", "std"}):
+        for name in sorted(old.keys() & found.keys()):
             if old[name] != found[name]:
                 raise ConfigError(
                     f"--workdir is {workdir}, whose run had data with {name} "
                     f"{shown(old[name])}, not {shown(found[name])}; bring back that "
                     "data, or choose another workdir"
                 )
-    write_json(path, found)
+    numbers = {"mean": dataset.mean.tolist(), "std": dataset.std.tolist()}
+    write_json(path, found | numbers)
 
 
 def load_trained(

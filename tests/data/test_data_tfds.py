@@ -14,6 +14,7 @@ from PIL import Image
 
 from jaxbn import data
 from jaxbn.data import _folders, _prepare
+from tests.pictures import make_set
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "tensorflow_datasets"
 
@@ -30,31 +31,6 @@ def png(value, shape=(4, 5, 3)):
     file = io.BytesIO()
     Image.fromarray(np.full(shape, value, np.uint8).squeeze()).save(file, "png")
     return io.BytesIO(file.getvalue())
-
-
-def make_set(data_dir, name, records, features, keys=None):
-    """Writes a TFDS set; `records` is {split: list of examples}."""
-
-    class Made(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict(features),
-                supervised_keys=keys,
-            )
-
-        def _split_generators(self, _):
-            return {split: enumerate(examples) for split, examples in records.items()}
-
-        def _generate_examples(self):
-            raise NotImplementedError
-
-    Made.name = name
-    builder = Made(data_dir=str(data_dir), file_format="array_record")
-    builder.download_and_prepare()
-    return Path(builder.data_path)
 
 
 def examples(num, start=0, **extra):
