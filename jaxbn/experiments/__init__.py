@@ -4,13 +4,16 @@
     python -m jaxbn.experiments learning_rate --workdir=runs/lr   runs one
     python -m jaxbn.experiments all --workdir=runs/all            runs all of them
     python -m jaxbn.experiments report --workdir=runs/all         a page of what was run
+    python -m jaxbn.experiments verify --workdir=runs/all         runs old ones again
 
-A file here states its claims and their source, how to run it and what was measured; a
-verdict is a criterion over seeds, and may be 'not reproduced'; what was changed after a
-first run is said there too.
+A file in `claims` states its claims and their source and how to run it: `measure`
+returns numbers, `show` makes a table, verdicts and a figure of them. A claim is held,
+refuted or undecided, by an interval over seeds; what was changed after a first run is
+said with it.
 What they share, in the order of use: `_harness` (settings, results), `_images`,
 `_samplers` (which rows make a batch), `_runs` (training, all seeds in one program),
-`_measure` (population statistics, errors), `_verdicts`, `_draw`, `_report`.
+`_measure` (population statistics, errors), `_verdicts`, `_draw`, `_results` (files),
+`_fingerprint` (which code made them), `_running`, `_verify`, `_report`.
 A new one is a file in `claims` and a line in `_registry`.
 """
 

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 MARKERS = "osD^vPX*"
+HATCHES = ("", "//", "..", "xx", "\\\\", "--")
+"""Of bars side by side, which are told apart without colour."""
 
 
 def band(axes: Any, x: ArrayLike, values: ArrayLike, label: str, **style: Any) -> None:
@@ -40,8 +42,10 @@ def bars(axes: Any, names: Sequence[str], groups: Mapping[str, ArrayLike]) -> No
         values = np.asarray(values, float)
         shift = (i - (len(groups) - 1) / 2) * width
         error = {"yerr": values.std(0), "capsize": 2}
-        axes.bar(places + shift, values.mean(0), width, label=label, **error)
-    axes.set_xticks(places, names, fontsize=8)
+        hatch = HATCHES[i % len(HATCHES)]
+        height = values.mean(0)
+        axes.bar(places + shift, height, width, label=label, hatch=hatch, **error)
+    axes.set_xticks(places, names, fontsize=9)
 
 
 def legend_below(figure: Any, axes: Any = None, columns: int = 4) -> None:
@@ -52,4 +56,4 @@ def legend_below(figure: Any, axes: Any = None, columns: int = 4) -> None:
     axes = figure.axes[0] if axes is None else axes
     handles, labels = axes.get_legend_handles_labels()
     place = {"loc": "outside lower center", "ncols": min(columns, len(labels))}
-    figure.legend(handles, labels, fontsize=8, **place)
+    figure.legend(handles, labels, fontsize=9, **place)

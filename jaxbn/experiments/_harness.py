@@ -1,4 +1,4 @@
-"""What every experiment takes and gives: `run(settings) -> Result`."""
+"""What every experiment takes and gives: `measure(settings)`, and `show(found)`."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -16,6 +16,10 @@ class Settings:
     """Where results.json, table.md and figure.png are written."""
     seeds: int = 5
     """How many times everything is run, with other weights and batches."""
+    most_seeds: int = 10
+    """How many where a claim is undecided, if that is more; not at the size smoke."""
+    first_seed: int = 100
+    """The smallest seed. Designs and bounds were chosen on the seeds 0 to 4."""
     size: Literal["smoke", "small", "full"] = "small"
     """smoke takes seconds, small some minutes on two cores, full an accelerator."""
     dataset: str | None = None
@@ -27,7 +31,12 @@ class Settings:
     parallel: Literal["jit", "shard_map", "pmap"] = "pmap"
     """How they share it."""
     jobs: int = 1
-    """How many experiments `all` runs at a time, on a CPU."""
+    """How many experiments `all` and `verify` run at a time, on a CPU."""
+
+    @property
+    def seed_numbers(self) -> tuple[int, ...]:
+        """The seeds: as many as there are, from the first one on."""
+        return tuple(range(self.first_seed, self.first_seed + self.seeds))
 
 
 def check_settings(settings: Settings) -> Settings:
@@ -40,20 +49,22 @@ def check_settings(settings: Settings) -> Settings:
         raise ConfigError(
             f"seeds is {settings.seeds}, expected 1 or more; a verdict takes 5"
         )
+    if settings.first_seed < 0:
+        raise ConfigError(f"first_seed is {settings.first_seed}, expected 0 or more")
     if settings.jobs < 1:
         raise ConfigError(f"jobs is {settings.jobs}, expected 1 or more")
     return settings
 
 
 class Result(NamedTuple):
-    """What an experiment found.
+    """What an experiment found, as `show` makes it of the numbers.
 
     Attributes:
         columns: names of the columns of the table.
         rows: of the table; a number of each seed is a list, shown as mean and spread.
         verdicts: on its claims.
         draw: `draw(figure)` fills a matplotlib figure.
-        numbers: everything measured, by name: lists and arrays, the seeds first.
+        numbers: everything measured, by name: arrays, the seeds first.
         figsize: of the figure, in inches.
     """
 

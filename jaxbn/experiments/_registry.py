@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from jaxbn.experiments._harness import Result, Settings, check_settings
+from jaxbn.experiments._numbers import as_plain, restored
 
 EXPERIMENTS = {
     "mnist_convergence": "jaxbn.experiments.claims._mnist_convergence",
@@ -27,8 +28,13 @@ EXPERIMENTS = {
     "ghost_batches": "jaxbn.experiments.claims._ghost_batches",
     "adaptive_inference": "jaxbn.experiments.claims._adaptive_inference",
     "group_norm_control": "jaxbn.experiments.claims._group_norm_control",
+    "few_examples": "jaxbn.experiments.claims._few_examples",
+    "shared_style": "jaxbn.experiments.claims._shared_style",
+    "domain_batches": "jaxbn.experiments.claims._domain_batches",
+    "dropout_strength": "jaxbn.experiments.claims._dropout_strength",
+    "residual_net": "jaxbn.experiments.claims._residual_net",
 }
-"""Each experiment by name, and the module that has its `SOURCE` and `run`."""
+"""Each by name, and the module that has its `SOURCE`, `measure` and `show`."""
 
 
 SHARING = {
@@ -52,6 +58,16 @@ def module_of(name: str) -> ModuleType:
     return importlib.import_module(EXPERIMENTS[name])
 
 
+def measure(name: str, settings: Settings) -> dict[str, Any]:
+    """Returns the numbers of the experiment called `name`, as they are written."""
+    return as_plain(module_of(name).measure(check_settings(settings)))
+
+
+def show(name: str, numbers: dict[str, Any]) -> Result:
+    """Returns what the experiment called `name` makes of numbers that were written."""
+    return module_of(name).show(restored(numbers))
+
+
 def run_experiment(name: str, **settings: Any) -> Result:
     """Returns what the experiment called `name` found; nothing is written.
 
@@ -63,4 +79,4 @@ def run_experiment(name: str, **settings: Any) -> Result:
         ValueError: if there is no such experiment, or it cannot be run so.
     """
     settings.setdefault("workdir", "")
-    return module_of(name).run(check_settings(Settings(**settings)))
+    return show(name, measure(name, Settings(**settings)))

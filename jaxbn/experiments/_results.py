@@ -1,17 +1,25 @@
-"""Results: what an experiment found becomes a table, a picture and numbers on disk."""
+"""Results: what an experiment found becomes a table, a picture and numbers on disk.
+
+The numbers are what counts: table, verdicts and picture are made of them, here and
+again by `report` and `verify`, so that a criterion can change without a run.
+"""
 
 import datetime
 import io
 import json
 import math
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxbn.experiments._fingerprint import fingerprint, versions
 from jaxbn.experiments._harness import Result, Settings
+from jaxbn.experiments._numbers import as_plain
+from jaxbn.experiments._verdicts import HELD, judge
 from jaxbn.training._files import write_json, write_text, write_whole
 
 NUMBERS, TABLE, FIGURE = "results.json", "table.md", "figure.png"
@@ -41,29 +49,17 @@ def markdown(columns: Any, rows: Any) -> str:
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def as_table(result: Result, seeds: int) -> str:
+def as_table(result: Result) -> str:
     """Returns the table and the verdicts in Markdown."""
     rows = [[cell(value) for value in row] for row in result.rows]
+    judged = zip(result.verdicts, judge(result.verdicts), strict=True)
     lines = []
-    for verdict in result.verdicts:
-        outcome = verdict.outcome(seeds)
-        outcome = outcome if outcome == "held" else f"**{outcome}**"
+    for verdict, (outcome, p) in judged:
+        outcome = outcome if outcome == HELD else f"**{outcome}**"
         source = f"; source: {verdict.source}" if verdict.source else ""
-        lines.append(f"- {outcome}: {verdict.claim} ({verdict.numbers}{source})")
+        said = f"{verdict.numbers}; p = {p:.2g}{source}"
+        lines.append(f"- {outcome}: {verdict.claim} ({said})")
     return f"{markdown(result.columns, rows)}\n\n" + "\n".join(lines) + "\n"
-
-
-def as_plain(value: Any) -> Any:
-    """Returns what JSON can hold: lists for arrays, None for what is not finite."""
-    if isinstance(value, dict):
-        return {str(key): as_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_plain(item) for item in value]
-    if isinstance(value, np.ndarray | jax.Array):
-        return as_plain(np.asarray(value).tolist())
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def figure_png(result: Result) -> bytes:
@@ -80,52 +76,106 @@ def figure_png(result: Result) -> bytes:
     return light.getvalue()
 
 
-def write_results(
-    name: str, source: str, settings: Settings, result: Result, seconds: float
-) -> str:
-    """Writes the files of an experiment; returns what to print.
+def as_record(
+    name: str,
+    source: str,
+    settings: Settings,
+    seeds: Sequence[int],
+    seconds: float,
+    numbers: Any,
+) -> dict[str, Any]:
+    """Returns what is kept of a run.
 
     Args:
         name: of the experiment.
         source: of its claims.
-        settings: it was run with; paths are not recorded.
-        result: what it found.
+        settings: it was asked for with; paths are not recorded.
+        seeds: that were run in the end.
         seconds: it took.
+        numbers: that it measured, as JSON can hold them.
     """
-    folder = Path(settings.workdir)
-    table = as_table(result, settings.seeds)
-    picture = figure_png(result)
-    found = {
+    return {
         "experiment": name,
         "source": source,
         "settings": recorded(settings),
+        "seeds": list(seeds),
+        "measured_by": fingerprint(name, "measure"),
+        "versions": versions(),
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
         "seconds": round(seconds, 1),
-        "verdicts": [
-            {**verdict._asdict(), "outcome": verdict.outcome(settings.seeds)}
-            for verdict in result.verdicts
-        ],
-        "numbers": result.numbers,
+        "numbers": numbers,
     }
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Writes what is kept of a run."""
+    write_json(folder / NUMBERS, record)
+
+
+def write_results(folder: Path, record: dict[str, Any], result: Result) -> str:
+    """Writes the files of an experiment; returns its table.
+
+    Args:
+        folder: of the files.
+        record: of the run, from `as_record` or read from the folder.
+        result: what its numbers show.
+    """
+    table, picture = as_table(result), figure_png(result)
+    verdicts = as_plain(verdicts_of(result))
     write_whole(folder / FIGURE, lambda path: path.write_bytes(picture))
     write_text(folder / TABLE, table)
-    write_json(folder / NUMBERS, as_plain(found))
-    return f"{table}\n{seconds:.0f} s; {folder / FIGURE}"
+    shown = {"shown_by": fingerprint(record["experiment"], "show")}
+    write_record(folder, {**record, **shown, "verdicts": verdicts})
+    return table
+
+
+def verdicts_of(result: Result) -> list[dict[str, Any]]:
+    """Returns the claims with outcomes, intervals and bounds."""
+    found = []
+    judged = zip(result.verdicts, judge(result.verdicts), strict=True)
+    for verdict, (outcome, p) in judged:
+        criteria = [
+            dict(zip(("mean", "low", "high"), criterion.interval(), strict=True))
+            | {"above": criterion.low, "below": criterion.high, "name": criterion.name}
+            for criterion in verdict.criteria
+        ]
+        said = {key: getattr(verdict, key) for key in ("chosen", "changed", "source")}
+        said |= {"outcome": outcome, "p": p, "numbers": verdict.numbers}
+        found.append({"claim": verdict.claim, **said, "criteria": criteria})
+    return found
 
 
 def recorded(settings: Settings) -> dict[str, Any]:
     """Returns the settings that decide the numbers, without paths."""
-    keys = ("seeds", "size", "dataset", "num_devices", "parallel")
+    keys = ("seeds", "most_seeds", "first_seed")
+    keys += ("size", "dataset", "num_devices", "parallel")
     return {key: getattr(settings, key) for key in keys}
 
 
-def finished(settings: Settings) -> bool:
-    """Returns whether the workdir holds results of these settings already."""
-    path = Path(settings.workdir) / NUMBERS
-    return path.exists() and json.loads(path.read_text())["settings"] == recorded(
-        settings
-    )
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Returns what is kept of the run in a folder; None if there is none."""
+    path = folder / NUMBERS
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def stale(name: str, record: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Returns why a result is not what a run would give today, in words; '' if it is.
+
+    Other versions of packages are no reason: they are named beside the result.
+
+    Args:
+        name: of the experiment.
+        record: of the result.
+        settings: to run with today, from `recorded`.
+    """
+    kept = record["settings"]
+    for key, value in settings.items():
+        if kept.get(key) != value:
+            return f"{key} was {kept.get(key)!r} and is {value!r}"
+    if record.get("measured_by") != fingerprint(name, "measure"):
+        return "the code that measures has changed"
+    return ""
 
 
 def machine() -> str:

@@ -10,7 +10,7 @@ from jaxbn import batch_norm
 from jaxbn.experiments import figure_png, run_experiment
 from jaxbn.experiments.claims._contrastive_leakage import verdicts
 from jaxbn.experiments.claims._contrasts import GROUP, contrasts, view
-from jaxbn.experiments.claims._pairs import swapped
+from jaxbn.experiments.claims._pairs import as_text, pictures_of, swapped
 from jaxbn.models import create_model
 
 
@@ -25,6 +25,10 @@ def check(numbers):
 def test_arms_and_their_numbers(result):
     check(result.numbers)
     assert len(result.rows) == 3
+    pictures = pictures_of(result.numbers["pictures"])
+    assert pictures.shape == (4, 8, 8, 8)
+    np.testing.assert_array_equal(pictures[1], pictures[0][[1, 0, 3, 2, 5, 4, 7, 6]])
+    assert pictures[:2].max() == 255 and len(np.unique(pictures[2])) > 50
 
 
 def test_the_figure_is_light(result):
@@ -75,6 +79,14 @@ def test_pairs_are_swapped():
     np.testing.assert_array_equal(swapped(x), x[[1, 0, 3, 2]])
 
 
+def test_pictures_become_text_and_back():
+    pictures = np.linspace(-0.1, 1.1, 12).reshape(2, 3, 2)
+    pictures[1, 1, 1] = np.nan
+    found = pictures_of(as_text(pictures))
+    expected = np.nan_to_num(255 * pictures.clip(0, 1))
+    np.testing.assert_allclose(found, expected, atol=0.51)
+
+
 def made_up(left, leak):
     small = np.arange(5) / 1000
     groups = {"keys in place": small + 20, "keys shuffled": small * 2 + 20 * left}
@@ -93,9 +105,20 @@ def test_verdicts_follow_their_criteria():
     assert held == [False, False, True, False, True]
     found = made_up(0.5, 0.7)
     found["contrastive"]["shuffled keys"]["keys shuffled"] = np.arange(5) / 1000 + 16
-    found["pairs"]["16"] = {"mini-batch": np.full(5, 1.05), "population": np.ones(5)}
+    found["pairs"]["16"] = {key: 1.05 + np.arange(5) / 1000 for key in BOTH}
     assert [v.held for v in verdicts(found)] == [True, True, False, True, False]
     found = made_up(0.5, 0.7)
     found["contrastive"]["groups"]["probe"] = np.arange(5) / 1000 + 83
     found["pairs"]["2"]["population"] = np.arange(5) / 1000 + 0.9
     assert [v.held for v in verdicts(found)] == [True, True, False, False, True]
+
+
+def test_what_diverged_is_counted_as_large():
+    found = made_up(0.5, 0.7)
+    found["pairs"]["2"]["mini-batch"][2] = np.nan
+    found["contrastive"]["groups"]["keys in place"][1] = 0.0
+    held = [v.held for v in verdicts(found)]
+    assert held == [False, True, False, False, True]
+
+
+BOTH = ("mini-batch", "population")

@@ -61,6 +61,14 @@ def test_verdicts_follow_their_criteria():
         assert held == [True, True, True, False, False, False, True, True]
 
 
+def test_a_seed_that_reads_inverted_images_leaves_it_open():
+    found = made_up(60, 40, 60)
+    assert verdicts(found)[6].held
+    found["inversion"]["target"] = found["inversion"]["target"].copy()
+    found["inversion"]["target"][0] = 5.0
+    assert not verdicts(found)[6].held
+
+
 def test_no_test_image_is_left_over_from_batches():
     split = Split(np.arange(500.0).reshape(500, 1), np.arange(500))
     rest = held_out(split, SIZES["smoke"])

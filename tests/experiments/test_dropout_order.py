@@ -30,12 +30,14 @@ def test_the_figure_is_a_light_picture(result):
     assert len(picture) < 100_000
 
 
-def test_verdicts_follow_their_criteria():
-    def arm(ratio, error, recomputed):
-        ratios = [[1.0, ratio, ratio]] * 3
-        numbers = {"ratios": ratios, "predicted": np.array([0.72] * 3)}
-        return {**numbers, "error": [error] * 3, "recomputed": [recomputed] * 3}
+def arm(ratio, error, recomputed):
+    few = np.arange(5) / 1000
+    ratios = np.array([1.0, ratio, ratio]) + few[:, None]
+    numbers = {"ratios": ratios, "predicted": np.full(5, 0.72)}
+    return {**numbers, "error": error + few, "recomputed": recomputed - few}
 
+
+def test_verdicts_follow_their_criteria():
     found = {
         "nowhere": arm(1.0, 13.0, 13.0),
         "before the head": arm(1.0, 13.2, 13.2),
@@ -45,6 +47,14 @@ def test_verdicts_follow_their_criteria():
     found["before the head"] = arm(0.9, 15.0, 15.0)
     found["every relu"] = arm(0.9, 16.0, 16.0)
     assert [v.held for v in verdicts(found)] == [False] * 6
+
+
+def test_predictions_that_miss_on_both_sides_do_not_cancel():
+    every = arm(0.72, 16.0, 15.0)
+    every["ratios"][:, 1] += np.array([-0.05, 0.05, -0.05, 0.05, 0.0])
+    none, head = arm(1.0, 13.0, 13.0), arm(1.0, 13.2, 13.2)
+    found = {"nowhere": none, "before the head": head, "every relu": every}
+    assert [v.held for v in verdicts(found)] == [True, True, False, True, True, True]
 
 
 def test_the_net_has_the_layers_of_the_mlp():

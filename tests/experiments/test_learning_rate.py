@@ -25,9 +25,16 @@ def test_the_figure_is_light(result):
 
 
 def test_verdicts_follow_their_criteria():
-    wide = np.array([60, 40, 30, 20, 18, 17, 18, 21.0]) + np.zeros((5, 1))
-    narrow = np.array([60, 40, 28, 22, 21, 60, 90, 90.0]) + np.zeros((5, 1))
+    few = np.arange(5)[:, None] / 100
+    wide = np.array([60, 40, 30, 20, 18, 17, 18, 21.0]) + few
+    narrow = np.array([60, 40, 28, 22, 21, 60, 90, 90.0]) + few
     found = {arm: {"error": wide if "batch" in arm else narrow} for arm in ARMS}
     assert all(v.held for v in verdicts(found))
     found = {arm: {"error": narrow if "batch" in arm else wide} for arm in ARMS}
     assert not any(v.held for v in verdicts(found))
+
+
+def test_both_nets_have_to_do_what_is_claimed_of_the_largest_rate():
+    narrow = np.array([60, 40, 28, 22, 21, 60, 90, 90.0]) + np.zeros((5, 1))
+    found = {arm: {"error": narrow} for arm in ARMS}
+    assert not verdicts(found)[0].held

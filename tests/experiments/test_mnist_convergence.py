@@ -57,6 +57,14 @@ def test_verdicts_follow_their_criteria():
     assert not any(v.held for v in verdicts(found))
 
 
+def test_deviations_from_a_gaussian_do_not_cancel_over_seeds():
+    slow = made_up(loss=1.0, epochs=5.0, error=6.0)
+    fast = made_up(loss=0.5, epochs=2.0, error=3.0)
+    fast["mean"] = np.array([0.2, -0.2, 0.21, -0.21, 0.0])
+    found = {"batch norm": fast, "none": slow}
+    assert [v.held for v in verdicts(found)] == [True] * 4 + [False]
+
+
 def test_measures():
     reached = np.array([[False, True, False], [False, False, False]])
     np.testing.assert_array_equal(first_place(reached), [2, 4])

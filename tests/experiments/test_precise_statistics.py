@@ -67,18 +67,24 @@ def test_averages_of_one_run_are_those_of_runs_of_their_own():
 
 
 def found_with(gap, spread):
-    precise = np.full((3, 9), 14.0)
-    falling = gap * 0.5 ** np.arange(9.0)[None] * np.ones((3, 1))
+    each = np.array([[0.99], [1.0], [1.01]])
+    precise = np.full((3, 9), 14.0) + each
+    falling = gap * 0.5 ** np.arange(9.0)[None] * each
     errors = {"EMA 0.9": precise + falling, "debiased 0.9": precise + 0.5 * falling}
-    errors |= {"EMA 0.99": precise + gap, "debiased 0.99": precise, "precise": precise}
+    errors |= {
+        "EMA 0.99": precise + gap * each,
+        "debiased 0.99": precise,
+        "precise": precise,
+    }
     outside = {"0.9": falling / 10 + 0.1, "0.99": falling}
     same = dict.fromkeys(errors, precise)
-    by_count = 14 + np.array([8.0, 1.0, 0.1, 0.0]) * spread
+    by_count = 14 + np.array([8.0, 1.0, 0.1, 0.0]) * spread * each
     draws = np.array([-1.0, 1.0])[None, :, None] * np.array([3.0, 1.0, 0.5, 0.1])
-    samples = np.ones((3, 1, 1)) * (by_count[None, None] + draws * spread)
-    total = np.ones((3, 1)) * (14 + spread * np.array([1.0, 0.05, 0.0]))[None]
-    arm = {"total": total, "mean": total[:, 0] + spread - 0.5}
-    arm["by_class"] = np.stack([total[:, 0], total[:, 0] + spread - 0.5], -1)
+    samples = by_count[:, None] + draws * spread * each[:, None]
+    total = 14 + spread * np.array([[1.0, 0.05, 0.0]]) * each
+    worse = (spread - 0.5) * each[:, 0]
+    arm = {"total": total, "mean": total[:, 0] + worse}
+    arm["by_class"] = np.stack([total[:, 0], total[:, 0] + worse], -1)
     return {
         "epochs": {
             "128": {"errors": same, "outside": outside},
@@ -86,8 +92,8 @@ def found_with(gap, spread):
         },
         "samples": {"trained": samples, "early": 14 + 0.1 * (samples - 14)},
         "passes": {"32": arm, "4": arm},
-        "counts": (10, 100, 1_000, 10_000),
-        "sizes": (2, 100, 5_000),
+        "counts": np.array([10, 100, 1_000, 10_000]),
+        "sizes": np.array([2, 100, 5_000]),
     }
 
 
@@ -98,7 +104,7 @@ def test_verdicts_follow_their_criteria():
     assert held == [False, False, True, False, False, False, True, False, False, False]
 
 
-def test_every_seed_has_to_meet_its_criterion():
+def test_a_seed_apart_from_the_others_leaves_it_open():
     found = found_with(6.0, 1.0)
     large = found["epochs"]["2048"]["errors"]
     large["EMA 0.9"][1, -1] += 0.4

@@ -26,26 +26,27 @@ def test_the_figure_is_a_light_picture(result):
 
 
 def test_verdicts_follow_their_criteria():
+    small = np.arange(3) / 1000
+
     def ghost(gap, test):
-        zero, gap = np.zeros(3), np.full(3, gap)
-        curves = {"train_mini": zero, "test_mini": gap, "train_population": zero - gap}
-        return {**curves, "test_population": np.full(3, test)}
+        gap = gap + small
+        curves = {"train_mini": small, "test_mini": small + gap}
+        test = test + small * 2
+        return curves | {"train_population": test - gap, "test_population": test}
 
     def arms(**errors):
         return {
-            f"{norm}, {kind}": {"test": np.full(3, errors[name])}
+            f"{norm}, {kind}": {"test": errors[name] + small * len(kind)}
             for norm, name in (("batch norm", "norm"), ("none", "plain"))
             for kind in KINDS
         }
 
     ghosts = {"4": ghost(1.0, 14.0), "32": ghost(2.0, 13.0), "256": ghost(3.0, 13.5)}
-    for numbers in ghosts.values():
-        numbers["train_population"] = numbers["test_population"] - numbers["test_mini"]
     found = {"ghosts": ghosts, "arms": arms(norm=15.0, plain=16.0)}
     assert [v.held for v in verdicts(found)] == [True] * 6
     reverse = dict(zip(ghosts, list(ghosts.values())[::-1], strict=True))
     reverse["32"] = ghost(2.0, 15.0)
     found = {"ghosts": reverse, "arms": arms(norm=16.0, plain=15.0)}
     assert [v.held for v in verdicts(found)] == [False] * 5 + [True]
-    found["arms"]["batch norm, L2"]["test"] = np.full(3, 15.0)
+    found["arms"]["batch norm, L2"]["test"] = 15.0 + small
     assert not verdicts(found)[5].held

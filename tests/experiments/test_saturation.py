@@ -43,13 +43,14 @@ def test_parts_of_an_epoch_are_the_epoch():
 
 
 def made_up(*, saturated, ratio, travelled, error):
+    few = 1 + np.arange(5) / 1000
     gradient = np.ones((5, 2, 2, 3))
-    gradient[..., 0] = ratio
+    gradient[..., 0] = ratio * few[:, None, None]
     return {
-        "saturated": np.full((5, 2, 2, 3), saturated),
+        "saturated": np.full((5, 2, 2, 3), saturated) * few[:, None, None, None],
         "gradient": gradient,
-        "path": np.full((5, 2), travelled),
-        "error": np.full((5, 2), error),
+        "path": np.full((5, 2), travelled) * few[::-1, None],
+        "error": np.full((5, 2), error) * few[:, None],
     }
 
 
@@ -60,3 +61,12 @@ def test_verdicts_follow_their_criteria():
     assert all(v.held for v in verdicts(found))
     found = {arm: bad if "batch" in arm else good for arm in ARMS}
     assert not any(v.held for v in verdicts(found))
+
+
+def test_claims_on_both_activations_need_both():
+    good = made_up(saturated=0.1, ratio=1.0, travelled=1.0, error=3.0)
+    bad = made_up(saturated=0.3, ratio=0.0, travelled=2.0, error=5.0)
+    found = {arm: good if "batch" in arm else bad for arm in ARMS}
+    assert [v.held for v in verdicts(found)] == [True, True, False, True]
+    found["tanh, none"] = made_up(saturated=0.1, ratio=1.0, travelled=1.0, error=3.0)
+    assert [v.held for v in verdicts(found)] == [False, True, False, False]

@@ -91,7 +91,8 @@ def test_verdicts_follow_their_criteria():
     def arm(high, change, jump, loss, cosine):
         numbers = {"low": 0.0, "high": high, "change": change, "beta": change}
         numbers |= {"jump": jump, "loss": loss, "cosine": cosine}
-        return {key: np.full((3, 10), value) for key, value in numbers.items()}
+        few = 1 + np.arange(5)[:, None] / 1000
+        return {key: np.full((5, 10), v) * few for key, v in numbers.items()}
 
     found = {
         NORM: arm(0.1, 1.0, 0.01, 0.4, 0.2),
@@ -101,3 +102,6 @@ def test_verdicts_follow_their_criteria():
     assert [v.held for v in verdicts(found)] == [True] * 6
     found[PLAIN] = arm(0.1, 0.9, 0.4, 0.3, 0.1)
     assert [v.held for v in verdicts(found)] == [False] * 6
+    found[PLAIN] = arm(0.45, 3.5, 0.2, 0.6, 0.3)
+    held = [v.held for v in verdicts(found)]
+    assert held == [False, False, True, True, True, True]

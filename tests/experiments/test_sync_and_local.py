@@ -8,9 +8,10 @@ import pytest
 from committed import compare
 
 from jaxbn.experiments import EXPERIMENTS
-from jaxbn.experiments.__main__ import main
+from jaxbn.experiments.__main__ import WHOLE, main
+from jaxbn.experiments._numbers import restored
 from jaxbn.experiments._results import cell
-from jaxbn.experiments._verdicts import Verdict, greater, paired
+from jaxbn.experiments._verdicts import greater
 from jaxbn.experiments.claims._sync_and_local import arms_of, unequal_shares, verdicts
 from jaxbn.experiments.claims._sync_training import deal
 
@@ -31,16 +32,25 @@ def smoke(tmp_path_factory, eight_devices):
 def test_sync_and_local_leaves_table_numbers_and_figure(smoke):
     found = json.loads((smoke / "results.json").read_text())
     assert found["settings"]["seeds"] == 2
-    assert len(found["verdicts"]) == 4
-    assert found["verdicts"][0]["held"], found["verdicts"][0]
-    arms = found["numbers"]
+    assert found["seeds"] == [100, 101]
+    assert len(found["verdicts"]) == 5
+    arms = restored(found["numbers"])
+    assert verdicts(arms)[0].held, found["verdicts"][0]
     assert set(arms) == {arm.name for arm in arms_of(4)}
-    assert all(len(arm["pooled"]) == 2 for arm in arms.values())
+    for arm in arms.values():
+        assert arm["pooled"].shape == arm["own"].shape == (2,)
+        assert arm["early"].shape == arm["curve"].shape == (2, 20)  # Of 20 steps.
+        np.testing.assert_allclose(arm["curve"].mean(1), arm["loss"], rtol=1e-4)
     lines = (smoke / "table.md").read_text().splitlines()
     assert lines[2].startswith("| each device | 4 |")
     assert (smoke / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_committed_form(smoke):
+    found = json.loads((smoke / "results.json").read_text())
     claims = [verdict["claim"] for verdict in found["verdicts"]]
-    compare("sync_and_local", (smoke / "table.md").read_text(), claims, arms)
+    table = (smoke / "table.md").read_text()
+    compare("sync_and_local", table, claims, found["numbers"])
 
 
 @pytest.mark.parametrize("devices", [4, 6, 8, 16])
@@ -60,27 +70,48 @@ def test_a_dealt_batch_counts_every_row_once():
         np.testing.assert_array_equal(dealt[step][mask[step]], rows[step])
 
 
-def test_verdicts_follow_their_criteria():
-    assert paired([3.0, 5.0], [1.0, 3.0]) == (2.0, 0.0)
-    mean, half = paired([1.0, 2.0, 3.0], [0.0, 0.0, 0.0])
-    np.testing.assert_allclose((mean, half), (2.0, 4.302653 / np.sqrt(3)), rtol=1e-6)
+def test_differences_are_judged_by_their_interval():
+    mean, low, high = greater("", [1.0, 2.0, 3.0]).criteria[0].interval()
+    half = 4.302653 / np.sqrt(3)
+    np.testing.assert_allclose(
+        (mean, high - mean, mean - low), (2.0, half, half), rtol=1e-6
+    )
     assert not greater("", [1.0, 2.0, 3.0], [0.0] * 3).held
     assert greater("", [1.9, 2.0, 2.1], [0.0] * 3).held
     assert not greater("", [9.0], [0.0]).held  # One seed proves nothing.
-    arm = {"losses": np.zeros((2, 30)), "pooled": [1.0, 1.1], "first": [3.0, 3.2]}
-    found = dict.fromkeys(("each device", "all", "each device, by class"), arm)
-    moved = {**arm, "losses": np.full((2, 30), 0.1)}
-    held = [v.held for v in verdicts({**found, "all, unequal shares": moved})]
-    assert held == [False, False, True, True]
-    assert isinstance(greater("", [1.0], [0.0]), Verdict)
     assert cell([1.0, 3.0]) == "2.00 +- 1.41"
+
+
+def test_verdicts_follow_their_criteria():
+    spread = np.linspace(-0.1, 0.1, 5)
+
+    def arm(pooled, first, own, early=0.0):
+        errors = {"pooled": pooled, "first": first, "own": own}
+        found = {
+            name: value + i * spread for i, (name, value) in enumerate(errors.items())
+        }
+        return {**found, "early": np.full((5, 20), early)}
+
+    def held(local, whole, moved, by_class):
+        names = ("each device", "all", "all, unequal shares", "each device, by class")
+        arms = (arm(*local), arm(*whole), arm(*moved), arm(*by_class))
+        return [v.held for v in verdicts(dict(zip(names, arms, strict=True)))]
+
+    same = (14.7, 14.7, 14.7)
+    good = held((18.0, 18.5, 18.4), same, (14.9, 14.9, 14.9, 1e-4), (56.0, 63.0, 61.0))
+    assert good == [True] * 5
+    far = (14.9, 14.9, 14.9, 1e-2)
+    bad = held((14.6, 14.5, 14.5), same, far, (56.0, 55.0, 54.0))
+    assert bad == [False] * 5
+    for elsewhere in ((16.0, 16.0, 16.0), (13.0, 13.0, 13.0)):  # By test errors alone.
+        assert not held(same, same, elsewhere, same)[0]
 
 
 @pytest.mark.usefixtures("eight_devices")
 def test_listing_and_refusals(capsys, tmp_path):
     assert main([]) == 0
     listed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in listed] == [*EXPERIMENTS, "all", "report"]
+    assert [line.split()[0] for line in listed] == [*EXPERIMENTS, *WHOLE]
     assert main(["nothing"]) == 2
     assert "expected one of mnist_convergence" in capsys.readouterr().out
     assert main(["sync_and_local", f"--workdir={tmp_path}", "--num_devices=3"]) == 2

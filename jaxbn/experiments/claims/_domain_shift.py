@@ -22,29 +22,15 @@ Claims (Wu and Johnson 2021, table 4; Schneider et al. 2020; Li et al. 2016).
    less than 0.5.
 6. For a large shift the prior hurts: under contrast at n = 8 by at least 10 points.
 7. What no statistic holds is not repaired: on inverted images (strength 5) target
-   statistics leave more than 50 % error in every seed.
+   statistics leave more than 50 % error.
 8. On USPS the error is smaller with target statistics.
 
     python -m jaxbn.experiments domain_shift --workdir=W --data_dir=DIR
 
-Measured on two x86-64 cores in use by others too (jax 0.10.2, 21 November 2026), MLP of
-3 x 128 on MNIST, 14 x 14 pixels, 10,000 training and 3,840 test images, 5 seeds, 33 s;
-error in percent, mean and standard deviation over seeds:
-
-                     source          target          mini-batch      mixed
-    clean            3.6 +- 0.1      3.6 +- 0.2      4.8 +- 0.2      4.4 +- 0.1
-    contrast 4      77.3 +- 5.0      3.6 +- 0.2      4.8 +- 0.2     21.1 +- 5.6
-    noise 3         29.1 +- 0.9     20.0 +- 0.7     22.9 +- 0.6     22.6 +- 0.5
-    inversion 5     94.6 +- 1.6     97.9 +- 0.3     98.2 +- 0.2     97.9 +- 0.2
-    USPS            15.8 +- 2.1     14.2 +- 1.5     16.4 +- 1.7     15.0 +- 1.6
-
-All held. 1: 73.6 +- 6.1 points (the interval); 2: 9.1 +- 1.6; 3: 55 +- 21; 4: 0.05 +-
-0.15; 5: 6.3 +- 1.0 and 0.1 +- 0.2; 6: 52 +- 9; 7: 97.9 %; 8: 1.6 +- 1.1. Two settings
-were changed after a first run in which 3 and 8 were not reproduced: statistics of
-contrast at strength 4 cost 45 +- 19 points (33 or more in every seed); digits of USPS
-that fill the whole frame are mistaken at 47.7 +- 6.0 with source and 43.0 +- 1.9 with
-target statistics, 4.7 +- 8.7 less. Rotation, which no statistic holds, is left as it
-is.
+Measured numbers: docs/experiments/results.md. The bounds are those of pilot runs. Two
+settings were changed after a first run in which 3 and 8 were not reproduced: claim 3
+was of statistics of contrast at strength 4, and the digits of USPS filled the whole
+frame. Rotation, which no statistic holds, is left as it is.
 """
 
 import functools
@@ -53,15 +39,29 @@ from typing import Any
 import numpy as np
 
 from jaxbn.data import CORRUPTIONS
-from jaxbn.experiments._draw import band, bars, legend_below
+from jaxbn.experiments._draw import MARKERS, band, bars, legend_below
 from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._images import load_images
 from jaxbn.experiments._measure import shuffled_split
-from jaxbn.experiments._verdicts import Verdict, always, greater, jointly, less, within
-from jaxbn.experiments.claims._shifted import SOURCES, Evaluation, Size, usps_like
+from jaxbn.experiments._verdicts import (
+    PILOT,
+    Verdict,
+    greater,
+    jointly,
+    less,
+    within,
+)
+from jaxbn.experiments.claims._shifted import (
+    SOURCES,
+    Evaluation,
+    Size,
+    usps_like,
+)
 
 SOURCE = "Wu and Johnson 2021, section 5.1, table 4"
 STRENGTHS = (1, 2, 3, 4, 5)
+PAPER = (23.4, 23.8)
+"""Errors of the source on clean images, with statistics of training and test ones."""
 
 
 DEEP = ("resnet20", (("width", 16),), 1)
@@ -72,15 +72,16 @@ SIZES = {
 }
 
 
-def run(settings: Settings) -> Result:
-    """Runs the experiment; see the top of the file."""
+def measure(settings: Settings) -> dict[str, Any]:
+    """Returns the errors by kind of shift; see the top of the file."""
     size = SIZES[settings.size]
     limits = {"train": size.train, "test": size.target + size.test}
     images = load_images(settings, "mnist", **limits, pool=size.pool)
     images = images._replace(test=shuffled_split(images.test))
     evaluate = Evaluation(settings, size, images)
     clean = images.test
-    found: dict[str, Any] = {"clean": evaluate.by_source(clean)}
+    found: dict[str, Any] = {"batches": size.batches}
+    found["clean"] = evaluate.by_source(clean)
     for kind in CORRUPTIONS:
         each = [
             evaluate.by_source(evaluate.corrupted(clean, kind, strength))
@@ -99,6 +100,11 @@ def run(settings: Settings) -> Result:
         kind: evaluate.mixing(evaluate.corrupted(clean, kind, strength))
         for kind, strength in (("noise", 3), ("contrast", 4))
     }
+    return found
+
+
+def show(found: dict[str, Any]) -> Result:
+    """Returns what the numbers show."""
     columns = ("test images", *(f"{name}, error %" for name in SOURCES))
     rows = [
         (
@@ -110,8 +116,8 @@ def run(settings: Settings) -> Result:
     ]
     whole = [name for name in ("clean", "usps") if name in found]
     rows = [(name, *(found[name][key] for key in SOURCES)) for name in whole] + rows
-    drawn = functools.partial(draw, found, size)
-    return Result(columns, rows, verdicts(found), drawn, found, (10, 9))
+    drawn = functools.partial(draw, found)
+    return Result(columns, rows, verdicts(found), drawn, found, (9, 9))
 
 
 def verdicts(found: dict[str, Any]) -> list[Verdict]:
@@ -124,6 +130,7 @@ def verdicts(found: dict[str, Any]) -> list[Verdict]:
             dim["source"][:, 3],
             dim["target"][:, 3],
             by=50,
+            chosen=PILOT,
             source="40.8 to 33.1 % on ImageNet-C",
         ),
         greater(
@@ -131,6 +138,7 @@ def verdicts(found: dict[str, Any]) -> list[Verdict]:
             noise["source"][:, 2],
             noise["target"][:, 2],
             by=1,
+            chosen=PILOT,
             source="64.4 to 52.5 %",
         ),
         greater(
@@ -138,6 +146,8 @@ def verdicts(found: dict[str, Any]) -> list[Verdict]:
             clean["of contrast"],
             clean["source"],
             by=30,
+            chosen=PILOT,
+            changed="statistics of contrast at strength 5, where they first were of 4",
             source="39.7 for 23.4 %",
         ),
         within(
@@ -145,6 +155,7 @@ def verdicts(found: dict[str, Any]) -> list[Verdict]:
             clean["target"],
             clean["source"],
             0.3,
+            chosen=PILOT,
             source="23.8 for 23.4 %",
         ),
         jointly(
@@ -155,12 +166,14 @@ def verdicts(found: dict[str, Any]) -> list[Verdict]:
                     mixing["noise"]["0"][:, 0],
                     mixing["noise"]["16"][:, 0],
                     by=4,
+                    chosen=PILOT,
                 ),
                 within(
                     "n = 128, within 0.5",
                     mixing["noise"]["0"][:, -1],
                     mixing["noise"]["16"][:, -1],
                     0.5,
+                    chosen=PILOT,
                 ),
             ],
         ),
@@ -169,24 +182,28 @@ def verdicts(found: dict[str, Any]) -> list[Verdict]:
             mixing["contrast"]["16"][:, 0],
             mixing["contrast"]["0"][:, 0],
             by=10,
+            chosen=PILOT,
         ),
-        always(
+        greater(
             "target statistics leave more than 50 % error on inverted images",
-            found["inversion"]["target"][:, 4] > 50,
-            f"{found['inversion']['target'][:, 4].mean():.1f} %",
+            found["inversion"]["target"][:, 4],
+            by=50,
+            chosen=PILOT,
         ),
     ]
     if "usps" in found:
         claim = "on USPS the error is smaller with target statistics"
-        said.append(less(claim, found["usps"]["target"], found["usps"]["source"]))
+        target, source = (found["usps"][key] for key in ("target", "source"))
+        framed = "digits in the box of MNIST's, where they first filled the whole frame"
+        said.append(less(claim, target, source, changed=framed))
     return said
 
 
-def draw(found: dict[str, Any], size: Size, figure: Any) -> None:
+def draw(found: dict[str, Any], figure: Any) -> None:
     """Draws error against strength by kind, clean and USPS, and against n."""
     panels = figure.subplots(3, 3)
     for axes, kind in zip(panels.flat, CORRUPTIONS, strict=False):
-        for name, marker in zip(SOURCES, "osD^", strict=True):
+        for name, marker in zip(SOURCES, MARKERS, strict=False):
             values = found[kind][name]
             band(axes, STRENGTHS, values, name, marker=marker, markersize=4)
         axes.set(title=kind, ylim=(0, 100), xticks=STRENGTHS)
@@ -197,13 +214,19 @@ def draw(found: dict[str, Any], size: Size, figure: Any) -> None:
     }
     bars(panels[2, 1], [name.replace("usps", "USPS") for name in whole], groups)
     panels[2, 1].set(title="clean and USPS", ylabel="error, %")
-    last = panels[2, 2]
-    lines = found["mixing"]["noise"].items()
-    for (prior, values), color in zip(lines, ("C4", "C5", "C6"), strict=False):
-        band(last, size.batches, values, f"N = {prior}", color=color)
+    for i, error in enumerate(PAPER):
+        panels[2, 1].plot(0.2 * i - 0.3, error, "ko", markerfacecolor="none")
+    label = "Wu and Johnson, clean"
+    panels[0, 0].plot([], [], "ko", markerfacecolor="none", label=label)
+    last, batches = panels[2, 2], np.asarray(found["batches"]).tolist()
+    for i, (prior, values) in enumerate(found["mixing"]["noise"].items()):
+        style = {"color": f"C{4 + i}", "marker": MARKERS[4 + i], "markersize": 4}
+        band(last, batches, values, f"N = {prior}", **style)
     last.set(title="noise, strength 3", xlabel="n, test images together", xscale="log")
-    last.set_xticks(size.batches, [str(n) for n in size.batches])
+    last.set_xticks(batches, [str(n) for n in batches])
     last.minorticks_off()
     last.set_ylabel("error, %")
-    last.legend(fontsize=8)
-    legend_below(figure)
+    last.legend(fontsize=9)
+    for axes in panels.flat:
+        axes.tick_params(labelsize=9)
+    legend_below(figure, columns=5)

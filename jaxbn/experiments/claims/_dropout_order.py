@@ -20,20 +20,10 @@ Claims (lecture notes of seed 4; Li et al. 2018).
 
     python -m jaxbn.experiments dropout_order --workdir=W --data_dir=DIR
 
-Measured on two x86-64 cores (jax 0.10.2, 21 November 2026), 10,000 training and 5,000
-test images of Fashion-MNIST in 14 x 14 pixels, 12 epochs, 5 seeds, 32 s beside other
-work; mean and standard deviation over seeds, the ratio of the variances by layer, test
-error in percent with the running statistics and with recomputed ones:
-
-    nowhere            1.01  1.01  1.01    13.7 +- 0.2     13.6 +- 0.2
-    before the head    1.01  1.01  1.02    13.8 +- 0.2     13.8 +- 0.3
-    every relu         1.01  0.76  0.69    18.0 +- 0.2     18.0 +- 0.1
-
-1, 2 and 4 held (the error is 3.9 to 4.7 points larger). 3 was not reproduced: 0.74 was
-predicted, and in one seed of five the ratio is 0.038 away; the running variance is of
-ten batches, and lacks what lies between them. 5 was not reproduced, narrowly: 0.15 +-
-0.35 points, the interval. 6 was not reproduced: recomputing changes -0.03 +- 0.22
-points, so that here it is too much regularization that costs, not the shift.
+Measured numbers: docs/experiments/results.md. The bounds are those of pilot runs. On
+the seeds 0 to 4 claims 3, 5 and 6 were not reproduced. 3: the running variance is of
+ten batches, and lacks what lies between them. 5: narrowly. 6: recomputing changes
+nothing, so that here it is too much regularization that costs, not the shift.
 """
 
 import functools
@@ -51,7 +41,7 @@ from jaxbn.experiments._images import load_images
 from jaxbn.experiments._measure import errors, precise
 from jaxbn.experiments._runs import fit, last_epoch, sgd, start
 from jaxbn.experiments._samplers import at_random
-from jaxbn.experiments._verdicts import Verdict, always, less
+from jaxbn.experiments._verdicts import PILOT, Verdict, greater, jointly, less
 from jaxbn.experiments.claims._dropout import (
     DropoutMLP,
     regularized,
@@ -83,14 +73,14 @@ SIZES = {
 }
 
 
-def run(settings: Settings) -> Result:
-    """Runs the experiment; see the top of the file."""
+def measure(settings: Settings) -> dict[str, Any]:
+    """Returns ratios and errors by arm; see the top of the file."""
     size = SIZES[settings.size]
     images = load_images(
         settings, "fashion_mnist", train=size.train, test=size.test, pool=2
     )
     inputs, labels = images.train
-    seeds = np.arange(settings.seeds)
+    seeds = settings.seed_numbers
     lanes = np.tile(seeds, len(ARMS))
     dropout = RATE * np.repeat(np.asarray(list(ARMS.values())), len(seeds), 0)
     model = DropoutMLP(
@@ -114,14 +104,16 @@ def run(settings: Settings) -> Result:
         "recomputed": errors(model, runs.params, recomputed, images.test),
     }
     parts = {key: np.split(np.asarray(value), len(ARMS)) for key, value in each.items()}
-    found = {
+    return {
         arm: {key: value[i] for key, value in parts.items()}
         for i, arm in enumerate(ARMS)
     }
-    columns, table = table_of(found)
-    return Result(
-        columns, table, verdicts(found), functools.partial(draw, found), found
-    )
+
+
+def show(found: dict[str, Any]) -> Result:
+    """Returns what the numbers show."""
+    picture = functools.partial(draw, found)
+    return Result(*table_of(found), verdicts(found), picture, found, (9, 4.5))
 
 
 def table_of(found: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
@@ -171,30 +163,35 @@ def verdicts(found: dict[str, Any]) -> list[Verdict]:
     others = np.concatenate(
         [ratios["nowhere"], ratios["before the head"], ratios["every relu"][:, :1]], 1
     )
-    away = np.abs(shifted[:, 0] - every["predicted"])
-    excess = np.subtract(every["error"], before["error"])
     return [
-        always(
-            "behind dropout the variance in evaluation is below 0.85 of the running",
-            (shifted < 0.85).all(1),
-            f"{shifted.min():.2f} to {shifted.max():.2f}",
+        less(
+            "behind dropout the variance in evaluation is below 0.85 of the running "
+            "(the larger ratio of the two layers)",
+            shifted.max(1),
+            by=-0.85,
+            chosen=PILOT,
             source="0.70 to 0.79 in a pilot",
         ),
-        always(
+        jointly(
             "elsewhere it is 0.95 to 1.05 of it",
-            ((others > 0.95) & (others < 1.05)).all(1),
-            f"{others.min():.2f} to {others.max():.2f}",
+            [
+                greater("the smallest ratio", others.min(1), by=0.95, chosen=PILOT),
+                less("the largest", others.max(1), by=-1.05, chosen=PILOT),
+            ],
         ),
-        always(
+        less(
             "what dropout adds to the variance predicts the second layer's ratio to "
             "0.03",
-            away < 0.03,
-            f"at most {away.max():.3f} away",
+            np.abs(shifted[:, 0] - every["predicted"]),
+            by=-0.03,
+            chosen=PILOT,
         ),
-        always(
+        greater(
             "after every relu the error is 1.5 points above that before the head",
-            excess >= 1.5,
-            f"{excess.min():.1f} to {excess.max():.1f} points",
+            every["error"],
+            before["error"],
+            by=1.5,
+            chosen=PILOT,
             source="2.5 to 3 in a pilot",
         ),
         less(
@@ -202,6 +199,7 @@ def verdicts(found: dict[str, Any]) -> list[Verdict]:
             before["error"],
             found["nowhere"]["error"],
             by=-0.5,
+            chosen=PILOT,
         ),
         less(
             "statistics recomputed without dropout lower the error after every relu by "
@@ -209,6 +207,7 @@ def verdicts(found: dict[str, Any]) -> list[Verdict]:
             every["recomputed"],
             every["error"],
             by=0.5,
+            chosen=PILOT,
         ),
     ]
 
@@ -227,4 +226,6 @@ def draw(found: dict[str, Any], figure: Any) -> None:
     }
     bars(right, list(kinds), shown)
     right.set(xlabel="statistics that normalize", ylabel="test error, %")
+    for axes in (left, right):
+        axes.tick_params(labelsize=9)
     legend_below(figure)

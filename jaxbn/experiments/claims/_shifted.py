@@ -59,7 +59,7 @@ class Evaluation:
         """Trains the nets."""
         self.size, self.images = size, images
         self.plain = self.model(batch_norm())
-        seeds = np.arange(settings.seeds)
+        seeds = np.array(settings.seed_numbers)
         inputs, labels = images.train
         model = self.model(batch_norm(momentum=0.9, normalization_batch_size=TOGETHER))
         steps = size.epochs * (len(labels) // 128)

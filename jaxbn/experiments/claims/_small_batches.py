@@ -1,6 +1,6 @@
 """What the remedies for small normalization batches share: arms, table, picture.
 
-    arm = measure(task, {size: batch_renorm(...) for size in sizes})
+    arm = arm_of(task, {size: batch_renorm(...) for size in sizes})
     arm["running"], arm["precise"]           test errors in percent, [S, sizes] each
 
 Each remedy is trained for every normalization batch size (NBS) and evaluated with the
@@ -39,7 +39,7 @@ def plain_norms(sizes: Sequence[int], **options: Any) -> dict[int, Norm]:
     }
 
 
-def measure(task: Task, norms: Mapping[int, Norm], **how: Any) -> Arm:
+def arm_of(task: Task, norms: Mapping[int, Norm], **how: Any) -> Arm:
     """Returns the test errors of a remedy, trained for each size.
 
     Args:

@@ -81,7 +81,7 @@ class Task(NamedTuple):
 
     size: Size
     images: Images
-    seeds: list[int]
+    seeds: tuple[int, ...]
 
     def model(self, norm: Norm | None) -> Any:
         """Returns the network with `norm` in its layers."""
@@ -94,7 +94,7 @@ def prepare(settings: Settings, size: Size) -> Task:
     limits = {"train": size.train, "test": size.test}
     images = load_images(settings, "fashion_mnist", **limits, pool=size.pool)
     images = images._replace(test=shuffled_split(images.test))
-    return Task(size, images, list(range(settings.seeds)))
+    return Task(size, images, settings.seed_numbers)
 
 
 def train(

@@ -5,6 +5,7 @@ Not `_runs.fit`: shares are unequal and masked, and devices keep their own stati
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +28,12 @@ from jaxbn.training._parallel import (
     fetch,
     put,
 )
-from jaxbn.training._state import own_copies
+from jaxbn.training._state import own_copies, run_once
+
+EARLY = 20
+"""Steps whose losses are compared one by one."""
+POINTS = 60
+"""Of a curve of losses, each the mean of a stretch."""
 
 
 class Size(NamedTuple):
@@ -90,9 +96,9 @@ def deal(rows: np.ndarray, shares: tuple[int, ...]) -> tuple[np.ndarray, np.ndar
 
 
 def run_arm(
-    arm: Arm, size: Size, parallel: Parallel, dataset: Dataset, seeds: int
+    arm: Arm, size: Size, parallel: Parallel, dataset: Dataset, seeds: Sequence[int]
 ) -> dict[str, Any]:
-    """Returns the numbers of an arm, a list over seeds each."""
+    """Returns the numbers of an arm, the seeds first."""
     norm = batch_norm(momentum=0.9, axis_name=parallel.norm_axis, **arm.options)
     model = create_model(size.model, dataset.num_classes, norm, **size.options)
     batch = sum(arm.shares)
@@ -109,12 +115,15 @@ def run_arm(
         (*kinds, REPLICATED),
     )
     data = put(parallel, dataset.train)
-    found: dict[str, Any] = {"loss": [], "pooled": [], "first": [], "losses": []}
-    for seed in range(seeds):
-        few = to_float(dataset.train.inputs[:2], dataset.mean, dataset.std)
-        variables = jax.jit(model.init, static_argnums=2)(
-            jax.random.key(seed), few, False
-        )
+    few = to_float(dataset.train.inputs[:2], dataset.mean, dataset.std)
+    begin = jax.jit(
+        functools.partial(model.init, x=few, train=False), compiler_options=run_once()
+    )
+    keys = ("loss", "early", "curve", "pooled", "first", "own")
+    found: dict[str, list[Any]] = {key: [] for key in keys}
+    window = max(size.epochs * (num // batch) // POINTS, 1)
+    for seed in seeds:
+        variables = begin(jax.random.key(seed))
         params = variables["params"]
         stats = own_copies(variables["batch_stats"], None, len(parallel.devices))
         state = (params, stats, optimizer.init(params))
@@ -130,12 +139,18 @@ def run_arm(
             losses += fetch(parallel, loss).tolist()
         params, stats = fetch(parallel, tuple(state[:2]), (REPLICATED, OWN))
         pooled = merge_batch_stats(stats, np.array(arm.shares))
-        first = jax.tree.map(lambda a: a[0], stats)
+        many = range(len(arm.shares))
+        every = [jax.tree.map(lambda a, i=i: a[i], stats) for i in many]
+        own = [error(model, params, one, dataset) for one in every]
+        whole = len(losses) // window * window
         found["loss"].append(float(np.mean(losses[-(num // batch) :])))
-        found["losses"].append(losses)
+        found["early"].append(losses[:EARLY])
+        found["curve"].append(np.reshape(losses[:whole], (-1, window)).mean(1))
         found["pooled"].append(error(model, params, pooled, dataset))
-        found["first"].append(error(model, params, first, dataset))
-    return found
+        found["first"].append(own[0])
+        found["own"].append(float(np.mean(own)))
+    stacked = {key: np.array(values) for key, values in found.items()}
+    return {"examples": arm.size, "window": window, **stacked}
 
 
 def train_epoch(
