@@ -54,15 +54,21 @@ def write_report(workdir: Path) -> str:
     Raises:
         ValueError: if there is none.
     """
-    found = {
+    there = {
         name: json.loads((workdir / name / NUMBERS).read_text())
         for name in EXPERIMENTS
         if (workdir / name / NUMBERS).exists()
     }
-    if not found:
+    if not there:
         raise ValueError(
             f"no results in {workdir}, expected folders such as "
             f"{next(iter(EXPERIMENTS))}/{NUMBERS}; run an experiment or all of them"
+        )
+    found = {name: result for name, result in there.items() if "shown_by" in result}
+    if old := ", ".join(sorted(there.keys() - found.keys())):
+        raise ValueError(
+            f"results of an earlier version, or not judged, in {workdir}: {old}; "
+            "`python -m jaxbn.experiments verify` makes them anew"
         )
     write_text(workdir / "report.html", as_html(workdir, found))
     write_text(workdir / "results.md", as_markdown(workdir, found))

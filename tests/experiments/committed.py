@@ -9,7 +9,8 @@ import json
 import re
 from pathlib import Path
 
-from jaxbn.experiments._results import NUMBERS, TABLE, as_plain, as_table
+from jaxbn.experiments._numbers import as_plain
+from jaxbn.experiments._results import NUMBERS, TABLE, as_table
 
 DOCS = Path(__file__).parents[2] / "docs" / "experiments"
 FORMS = {
@@ -69,4 +70,4 @@ def compare(name, table, claims, numbers):
 def test_committed_form(request, result):
     name = request.path.stem.removeprefix("test_")
     claims = [verdict.claim for verdict in result.verdicts]
-    compare(name, as_table(result, 2), claims, as_plain(result.numbers))
+    compare(name, as_table(result), claims, as_plain(result.numbers))

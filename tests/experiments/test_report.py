@@ -15,26 +15,25 @@ from jaxbn.experiments import (
     run_experiment,
 )
 from jaxbn.experiments.__main__ import main
+from jaxbn.experiments._numbers import as_plain, restored
 from jaxbn.experiments._report import summary
-from jaxbn.experiments._results import as_plain, cell, finished, write_results
-from jaxbn.experiments._verdicts import (
-    Verdict,
-    always,
-    greater,
-    jointly,
-    less,
-    within,
-)
+from jaxbn.experiments._results import as_record, cell, write_results
+from jaxbn.experiments._verdicts import TUNED, greater, less
 
 
 def draw(figure):
     figure.subplots().plot([0, 1], label="line")
 
 
+SIX = np.array([1.0, 1.1, 0.9, 1.0, 1.0, 1.05])
 RESULT = Result(
     ("arm", "error %"),
     [("a < b", [1.0, 2.0, 3.0]), ("c", [float("nan")] * 3)],
-    [Verdict("a claim", True, "n", "12 %"), Verdict("another", False, "m")],
+    [
+        greater("a claim", SIX, source="12 %"),
+        less("another", SIX, by=0.5, chosen=TUNED, changed="the bound"),
+        greater("a third", SIX - 1),
+    ],
     draw,
     {"error": np.array([1.0, np.inf]), "step": np.int32(3)},
 )
@@ -44,8 +43,11 @@ RESULT = Result(
 def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     settings = Settings(str(folder / "learning_rate"), data_dir="/a/path")
-    said = write_results("learning_rate", "seed 2", settings, RESULT, 3.2)
-    assert "**not reproduced**: another (m)" in said
+    numbers = as_plain(RESULT.numbers)
+    record = as_record("learning_rate", "seed 2", settings, range(6), 3.2, numbers)
+    said = write_results(folder / "learning_rate", record, RESULT)
+    assert "**refuted**: another (1.01 [0.939, 1.078] < -0.5; p = " in said
+    assert "**undecided**: a third" in said
     assert main(["report", f"--workdir={folder}"]) == 0
     return folder
 
@@ -57,16 +59,12 @@ def test_files_are_whole_and_name_no_path(workdir):
     assert "/a/path" not in text and str(workdir) not in text
     found = json.loads(text)
     assert found["numbers"] == {"error": [1.0, None], "step": 3}
-    assert [v["outcome"] for v in found["verdicts"]] == ["held", "not reproduced"]
+    outcomes = [v["outcome"] for v in found["verdicts"]]
+    assert outcomes == ["held", "refuted", "undecided"]
+    assert found["verdicts"][1]["criteria"][0]["below"] == -0.5
+    assert found["versions"]["jax"] and found["seeds"] == list(range(6))
     picture = (workdir / "learning_rate" / "figure.png").read_bytes()
     assert picture.startswith(b"\x89PNG") and picture == figure_png(RESULT)
-
-
-def test_finished_is_of_the_same_settings(workdir):
-    settings = Settings(str(workdir / "learning_rate"))
-    assert finished(settings)
-    assert not finished(Settings(settings.workdir, seeds=6))
-    assert not finished(Settings(str(workdir / "nothing")))
 
 
 class Page(HTMLParser):
@@ -95,13 +93,22 @@ def test_the_page_needs_no_other_file(workdir):
     assert page.tags.count("td") == 4
     markdown = (workdir / "results.md").read_text()
     assert "![" in markdown and "(learning_rate/figure.png)" in markdown
-    row = "| [learning_rate](#learning_rate) | a claim | held | n | 12 % |"
-    assert row in markdown
+    row = "| [learning_rate](#learning_rate) | a claim | held | 1.01 ["
+    assert row in markdown and "] > 0 |  | 12 % |" in markdown
+    assert "1 experiments, 3 claims: 1 held, 1 refuted, 1 undecided." in markdown
+    assert "- [learning_rate](#learning_rate), another: the bound" in markdown
 
 
 def test_an_empty_workdir_is_refused(tmp_path, capsys):
     assert main(["report", f"--workdir={tmp_path}"]) == 1
     assert "expected folders such as" in capsys.readouterr().err
+
+
+def test_results_of_an_earlier_version_are_named(tmp_path, capsys):
+    (tmp_path / "saturation").mkdir()
+    (tmp_path / "saturation" / "results.json").write_text('{"verdicts": []}')
+    assert main(["report", f"--workdir={tmp_path}"]) == 1
+    assert "of an earlier version, or not judged" in capsys.readouterr().err
 
 
 def test_cells_have_the_digits_they_need():
@@ -113,16 +120,13 @@ def test_cells_have_the_digits_they_need():
     assert as_plain({1: (np.float32(0.5),)}) == {"1": [0.5]}
 
 
-def test_criteria():
-    five = np.array([1.0, 1.1, 0.9, 1.0, 1.0])
-    assert greater("", five).held and not greater("", five, by=1.0).held
-    assert less("", -five).held and not less("", -five, by=1.0).held
-    assert within("", five, 1.0, 0.2).held and not within("", five, 0.5, 0.2).held
-    assert always("", five > 0).held and not always("", five > 0.95).held
-    assert always("", five > 0.95).numbers == "4 of 5 seeds"
-    both = jointly("both", [greater("a", five), less("b", five)])
-    assert not both.held and both.numbers.startswith("a: difference 1 +-")
-    assert both.outcome(5) == "not reproduced" and both.outcome(4) == "undecided"
+def test_numbers_come_back_as_arrays():
+    found = {"a": np.array([[1.5, np.inf]]), "sizes": (2, 4), "ragged": ([1.0], [])}
+    again = restored(json.loads(json.dumps(as_plain({**found, "rate": None}))))
+    np.testing.assert_array_equal(again["a"], [[1.5, np.nan]])
+    assert again["sizes"].tolist() == [2, 4] and again["sizes"].dtype.kind == "i"
+    assert [len(each) for each in again["ragged"]] == [1, 0]
+    assert np.isnan(again["rate"])
 
 
 def test_names_that_are_unknown_are_refused():

@@ -225,9 +225,11 @@ def draw(found: dict[str, Any], figure: Any) -> None:
     for i, (key, label) in enumerate(INFERENCE.items()):
         style = {"marker": MARKERS[i], "markersize": 4, "color": f"C{(5, 3, 1, 0)[i]}"}
         band(right, found["sizes"], found["trained"][key], label, **style)
+    right.set_yscale("log")
+    right.set_ylim(top=2 * right.get_ylim()[1])  # Room for the legend.
     finish(right, found["sizes"], "normalized together in training, NBS")
     right.set_title("clean images, statistics at test", fontsize=10)
-    right.legend(fontsize=9)
+    right.legend(fontsize=9, loc="upper right")
 
 
 def finish(axes: Any, sizes: tuple[int, ...], label: str) -> None:

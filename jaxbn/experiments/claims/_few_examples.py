@@ -35,7 +35,7 @@ from jaxbn.experiments._harness import Result, Settings
 from jaxbn.experiments._runs import Runs
 from jaxbn.experiments._verdicts import Verdict, greater, less
 from jaxbn.experiments.claims._frozen_finetune import finish_frozen
-from jaxbn.experiments.claims._small_batches import MOMENTUM, label_errors
+from jaxbn.experiments.claims._small_batches import MOMENTUM
 from jaxbn.experiments.claims._sweep import (
     Size,
     plain_stats,
@@ -147,7 +147,7 @@ def verdicts(found: dict[str, Any]) -> list[Verdict]:
 def draw(found: dict[str, Any], figure: Any) -> None:
     """Draws the test errors against the NBS, those of large batches as points."""
     axes = figure.subplots()
-    axes.set(yscale="log", ylabel="test error, %")
+    axes.set_ylabel("test error, %")
     axes.set_xscale("log", base=2)
     lines = ("-", "--")
     for (name, label), line, marker in zip(
@@ -163,6 +163,4 @@ def draw(found: dict[str, Any], figure: Any) -> None:
     ticks = [*found["sizes"].tolist(), found["batch"]]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.set_xlabel("normalized together, examples")
-    axes.relim()
-    label_errors(axes)
     legend_below(figure)

@@ -203,4 +203,4 @@ def draw(found: dict[str, Any], figure: Any) -> None:
         axes.set_xscale("log", base=2)
         axes.set_xticks(found["sizes"], [str(size) for size in found["sizes"]])
         axes.set_xlabel("normalized together, examples")
-    legend_below(figure)
+    legend_below(figure, columns=3)

@@ -180,6 +180,9 @@ def draw(found: dict[str, dict[str, Any]], figure: Any) -> None:
         style["linestyle"] = "--" if "unequal" in name else "-"
         steps = np.arange(points) * numbers["window"]
         band(left, steps, numbers["curve"], name, **style)
+    ticks = (0.1, 0.2, 0.3, 0.5, 1, 2)
+    left.set_yticks(ticks, [str(tick) for tick in ticks])
+    left.yaxis.set_minor_formatter("")
     legend_below(figure, left, columns=3)
     groups: dict[str, Any] = {
         label: np.stack([found[name][key] for name in found], 1)
