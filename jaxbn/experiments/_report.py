@@ -21,8 +21,9 @@ seed, and a bound. Its mean and 95 % confidence interval over seeds (Student's t
 printed before the bound. A claim is *held* if the whole interval satisfies the bound,
 *refuted* if none of it does, *undecided* else. The claims of an experiment are judged
 together, with Holm's correction, so that an interval only just beyond its bound may
-leave a claim undecided. Experiments with an undecided claim after 5 seeds were run once
-more with 10; no correction is made for that second look.
+leave a claim undecided. Where a claim was undecided after 5 seeds and more were asked
+for, all was run once more with 10, which is said below the table; no correction is made
+for that second look.
 
 Designs and bounds were chosen on the seeds 0 to 4, or in pilot runs of other code;
 everything here was measured on the seeds from 100 on. Tables show means and standard
