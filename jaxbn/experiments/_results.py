@@ -52,13 +52,13 @@ def markdown(columns: Any, rows: Any) -> str:
 def as_table(result: Result) -> str:
     """Returns the table and the verdicts in Markdown."""
     rows = [[cell(value) for value in row] for row in result.rows]
-    judged = zip(result.verdicts, judge(result.verdicts), strict=True)
     lines = []
-    for verdict, (outcome, p) in judged:
+    for verdict in verdicts_of(result):
+        outcome = verdict["outcome"]
         outcome = outcome if outcome == HELD else f"**{outcome}**"
-        source = f"; source: {verdict.source}" if verdict.source else ""
-        said = f"{verdict.numbers}; p = {p:.2g}{source}"
-        lines.append(f"- {outcome}: {verdict.claim} ({said})")
+        source = f"; source: {verdict['source']}" if verdict["source"] else ""
+        said = f"{verdict['numbers']}; p = {verdict['p']:.2g}{source}"
+        lines.append(f"- {outcome}: {verdict['claim']} ({said})")
     return f"{markdown(result.columns, rows)}\n\n" + "\n".join(lines) + "\n"
 
 

@@ -5,8 +5,6 @@ mini-batches, of the population, of the moving average, frozen ones, of target i
 `kept` writes what it found to a file of each seed, and takes it from there.
 """
 
-import hashlib
-import inspect
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ import numpy as np
 
 from jaxbn.base import Norm
 from jaxbn.data import Split, corrupt
-from jaxbn.experiments._fingerprint import versions
+from jaxbn.experiments._fingerprint import fingerprint, versions
 from jaxbn.experiments._harness import Settings
 from jaxbn.experiments._measure import logits, precise
 from jaxbn.experiments._numbers import as_plain, restored
@@ -152,18 +150,13 @@ def error(
 
 
 def facts_of(settings: Settings, size: Size, arm: str) -> dict[str, Any]:
-    """Returns what decides the numbers of an arm, beside the seed.
-
-    Of the code it is the text of this file and of the one that trains.
-    """
-    files = (Path(inspect.getfile(function)) for function in (train, error))
-    text = "".join(path.read_text() for path in files)
+    """Returns what decides the numbers of an arm, beside the seed."""
     facts = {
         "arm": arm,
         "size": size._asdict(),
         "dataset": settings.dataset,
         "platform": jax.default_backend(),
-        "code": hashlib.sha256(text.encode()).hexdigest()[:16],
+        "code": fingerprint("residual_net", "measure"),
         "versions": versions(),
     }
     return as_plain(facts)
