@@ -7,8 +7,15 @@ has to keep. Of the quantity's 95 % confidence interval (Student's t over seeds)
     none does                   it is refuted
     some does                   it is undecided
 
-Several claims of one experiment are judged together, with Holm's correction: an
-interval that is only just on one side may still leave a claim undecided.
+Several claims of one experiment are judged together, with Holm's correction, and at a
+smaller level where undecided ones are looked at twice: an interval that is only just on
+one side may still leave a claim undecided. A claim of several parts is held if all
+parts are, and refuted if one is, at a level divided by how many there are.
+
+The mean of a seed's worst part (its largest step up, say) lies beyond what any part
+has on average: such a claim is held on the safe side, but refuted too easily. A
+quantity that is the same for all seeds, such as one that is capped, has an interval of
+no width.
 """
 
 import math
@@ -21,11 +28,14 @@ from numpy.typing import ArrayLike
 LEAST_SEEDS = 5
 """With fewer nothing is decided."""
 LEVEL = 0.05
-"""Of the errors of an experiment: the chance that any of its verdicts is wrong."""
+"""The chance that any verdict of an experiment is wrong, at most."""
+LEVEL_OF_TWO = 0.0294
+"""The level of each of two looks, the second with twice the seeds, for `LEVEL` in all:
+Pocock 1977, Group sequential methods in the design and analysis of clinical trials."""
 HELD, REFUTED, UNDECIDED = OUTCOMES = ("held", "refuted", "undecided")
 
 SOURCE_BOUND = "the source's"
-PILOT = "ours, set before a first run"
+PILOT = "ours, from pilot runs of other code"
 TUNED = "ours, chosen on seeds 0 to 4"
 """Where a bound other than 0 comes from."""
 
@@ -52,11 +62,10 @@ class Criterion(NamedTuple):
         """
         from scipy import stats
 
-        n, mean = len(self.each), float(np.mean(self.each))
-        if n < 2:
+        mean, error = _mean_and_error(self.each)
+        if math.isinf(error):
             return mean, -math.inf, math.inf
-        error = float(np.std(self.each, ddof=1)) / math.sqrt(n)
-        half = error * float(stats.t.ppf(1 - LEVEL / 2, n - 1))
+        half = error * float(stats.t.ppf(1 - LEVEL / 2, len(self.each) - 1))
         return mean, mean - half, mean + half
 
     def met(self) -> bool:
@@ -141,11 +150,15 @@ class Outcome(NamedTuple):
     p: float
 
 
-def judge(verdicts: Sequence[Verdict]) -> list[Outcome]:
+def judge(verdicts: Sequence[Verdict], level: float = LEVEL) -> list[Outcome]:
     """Returns the outcome of each claim of an experiment.
 
     Holm 1979: of m claims the k-th smallest p-value is multiplied by m - k + 1, and is
     at least the one before it.
+
+    Args:
+        verdicts: on all its claims.
+        level: of this look; `LEVEL_OF_TWO` where undecided claims get, or got, another.
     """
     both = [verdict.chances() for verdict in verdicts]
     each = np.array([min(1.0, 2 * min(pair)) for pair in both])
@@ -156,7 +169,7 @@ def judge(verdicts: Sequence[Verdict]) -> list[Outcome]:
     found = []
     for verdict, pair, p in zip(verdicts, both, adjusted, strict=True):
         seeds = min(len(criterion.each) for criterion in verdict.criteria)
-        decided = p <= LEVEL and seeds >= LEAST_SEEDS
+        decided = p <= level and seeds >= LEAST_SEEDS
         outcome = HELD if pair[0] < pair[1] else REFUTED
         found.append(Outcome(outcome if decided else UNDECIDED, float(p)))
     return found
@@ -199,6 +212,11 @@ def jointly(claim: str, parts: Sequence[Verdict], **said: str) -> Verdict:
 
 def _each(claim: str, a: ArrayLike, b: ArrayLike) -> np.ndarray:
     each = np.atleast_1d(np.subtract(a, b, dtype=float))
+    if each.ndim != 1:
+        raise ValueError(
+            f"{claim}: the values have shape {each.shape}, expected one for each seed; "
+            "take a mean or the worst of a seed's"
+        )
     if not np.isfinite(each).all():
         raise ValueError(
             f"{claim}: the values {each} of the seeds are not all finite, expected "
@@ -221,11 +239,20 @@ def _chance(each: np.ndarray) -> float:
     """Returns the one-sided p-value of a mean above 0."""
     from scipy import stats
 
-    mean = float(np.mean(each))
-    error = float(np.std(each, ddof=1)) / math.sqrt(len(each)) if len(each) > 1 else 0.0
+    mean, error = _mean_and_error(each)
+    if math.isinf(error):
+        return 1.0
     if error == 0:
-        return 0.0 if mean > 0 and len(each) > 1 else 1.0
+        return 0.0 if mean > 0 else 1.0
     return float(stats.t.sf(mean / error, len(each) - 1))
+
+
+def _mean_and_error(each: np.ndarray) -> tuple[float, float]:
+    """Returns the mean and its standard error, infinite for a single seed."""
+    mean = float(np.mean(each))
+    if len(each) < 2:
+        return mean, math.inf
+    return mean, float(np.std(each, ddof=1)) / math.sqrt(len(each))
 
 
 def _short(value: float, scale: float | None = None) -> str:

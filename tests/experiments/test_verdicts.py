@@ -6,6 +6,8 @@ from scipy import stats
 
 from jaxbn.experiments._verdicts import (
     HELD,
+    LEVEL,
+    LEVEL_OF_TWO,
     PILOT,
     REFUTED,
     TUNED,
@@ -83,8 +85,28 @@ def test_holms_correction():
     np.testing.assert_allclose(together[order], expected, rtol=1e-12)
 
 
+def test_two_looks_are_wrong_as_often_as_one():
+    """At `LEVEL_OF_TWO` each, where nothing is true, after 5 and after 10 seeds.
+
+    Students of 5 and 10 seeds are not the normal steps that the level is exact for.
+    """
+    rng = np.random.default_rng(0)
+    each = rng.standard_normal((100_000, 10))
+    looks = [stats.ttest_1samp(each[:, :n], 0, axis=1).pvalue for n in (5, 10)]
+    wrong = [np.mean(np.minimum(*looks) < level) for level in (LEVEL, LEVEL_OF_TWO)]
+    assert 0.08 < wrong[0] < 0.09
+    assert abs(wrong[1] - LEVEL) < 0.004
+    claim = greater("", FIVE, by=0.9, chosen=PILOT)
+    (found,) = judge([claim])
+    assert LEVEL_OF_TWO < found.p < LEVEL
+    assert found.outcome == HELD
+    assert judge([claim], LEVEL_OF_TWO)[0].outcome == UNDECIDED
+
+
 def test_what_is_not_said_is_refused():
     with pytest.raises(ValueError, match="no word on where it comes from"):
         greater("a claim", FIVE, by=0.5)
     with pytest.raises(ValueError, match="say what a run that diverged counts as"):
         greater("a claim", [1.0, np.nan])
+    with pytest.raises(ValueError, match=r"shape \(2, 5\), expected one for each seed"):
+        greater("a claim", [FIVE, FIVE])
