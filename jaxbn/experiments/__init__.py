@@ -6,14 +6,18 @@
     python -m jaxbn.experiments report --workdir=runs/all         a page of what was run
     python -m jaxbn.experiments verify --workdir=runs/all         runs old ones again
 
+NAME --help shows an experiment's flags.
+
 A file in `claims` states its claims and their source and how to run it: `measure`
 returns numbers, `show` makes a table, verdicts and a figure of them. A claim is held,
 refuted or undecided, by an interval over seeds; what was changed after a first run is
 said with it.
 What they share, in the order of use: `_harness` (settings, results), `_images`,
 `_samplers` (which rows make a batch), `_runs` (training, all seeds in one program),
-`_measure` (population statistics, errors), `_verdicts`, `_draw`, `_results` (files),
-`_fingerprint` (which code made them), `_running`, `_verify`, `_report`.
+`_measure` (population statistics, errors), `_verdicts`, `_draw`, `_results` (table and
+figure), `_fingerprint` (which code made them), `_records` (numbers on disk), `_state`
+(whether they are today's), `_running` (one), `_side_by_side`, `_verify` (many),
+`_sentences`, `_page`, `_report`.
 A new one is a file in `claims` and a line in `_registry`.
 """
 

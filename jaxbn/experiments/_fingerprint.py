@@ -22,6 +22,8 @@ from jaxbn.experiments._registry import EXPERIMENTS, module_of
 PACKAGE = "jaxbn.experiments"
 ASIDE = {f"{PACKAGE}.{name}" for name in ("_fingerprint", "_harness", "_registry")}
 """Decide no number: settings and seeds are recorded beside the hashes."""
+LIBRARY = "jaxbn code"
+"""Where the hash of the library stands among the versions."""
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -58,7 +60,7 @@ def versions() -> dict[str, str]:
     """Returns what else numbers may depend on: Python, packages, the code of jaxbn."""
     found = {"python": platform.python_version(), "jaxbn": metadata.version("jaxbn")}
     found |= {package: metadata.version(package) for package in VERSIONS}
-    return {**found, "jaxbn code": library()}
+    return {**found, LIBRARY: library()}
 
 
 @functools.cache

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from jaxbn.experiments._verdicts import Verdict
+from jaxbn.experiments._verdicts import LEAST_SEEDS, LEVEL, LEVEL_OF_TWO, Verdict
 from jaxbn.training import ConfigError
 
 
@@ -17,11 +17,12 @@ class Settings:
     seeds: int = 5
     """How many times everything is run, with other weights and batches."""
     most_seeds: int = 10
-    """How many where a claim is undecided, if that is more; not at the size smoke."""
+    """Seeds used instead where a claim is undecided with `seeds`; not at size smoke."""
     first_seed: int = 100
     """The smallest seed. Designs and bounds were chosen on the seeds 0 to 4."""
     size: Literal["smoke", "small", "full"] = "small"
-    """smoke takes seconds, small some minutes on two cores, full an accelerator."""
+    """smoke: seconds. small: minutes to half an hour on two cores.
+    full: needs an accelerator."""
     dataset: str | None = None
     """A data set by name; the experiment's own by default, digits at smoke."""
     data_dir: str | None = None
@@ -31,12 +32,24 @@ class Settings:
     parallel: Literal["jit", "shard_map", "pmap"] = "pmap"
     """How they share it."""
     jobs: int = 1
-    """How many experiments `all` and `verify` run at a time, on a CPU."""
+    """How many experiments `all` and `verify` run at a time.
+    On Linux each has its share of the cores."""
 
     @property
     def seed_numbers(self) -> tuple[int, ...]:
         """The seeds: as many as there are, from the first one on."""
         return tuple(range(self.first_seed, self.first_seed + self.seeds))
+
+    @property
+    def looks_twice(self) -> bool:
+        """Whether claims that are undecided get more seeds."""
+        enough = LEAST_SEEDS <= self.seeds < self.most_seeds
+        return self.size != "smoke" and enough
+
+    @property
+    def level(self) -> float:
+        """The level of verdicts, of each look where there may be two."""
+        return LEVEL_OF_TWO if self.looks_twice else LEVEL
 
 
 def check_settings(settings: Settings) -> Settings:

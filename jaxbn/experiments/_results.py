@@ -1,25 +1,22 @@
-"""Results: what an experiment found becomes a table, a picture and numbers on disk.
+"""Results: what an experiment found becomes a table, verdicts and a picture on disk.
 
-The numbers are what counts: table, verdicts and picture are made of them, here and
-again by `report` and `verify`, so that a criterion can change without a run.
+All are made of its numbers, here and again by `verify`, so that a criterion can change
+without a run; `_records` has what is kept beside them.
 """
 
-import datetime
 import io
-import json
 import math
-import platform
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxbn.experiments._fingerprint import fingerprint, versions
-from jaxbn.experiments._harness import Result, Settings
+from jaxbn.experiments._fingerprint import fingerprint
+from jaxbn.experiments._harness import Result
 from jaxbn.experiments._numbers import as_plain
-from jaxbn.experiments._verdicts import HELD, judge
+from jaxbn.experiments._registry import module_of
+from jaxbn.experiments._verdicts import HELD, LEVEL, judge
 from jaxbn.training._files import write_json, write_text, write_whole
 
 NUMBERS, TABLE, FIGURE = "results.json", "table.md", "figure.png"
@@ -49,11 +46,11 @@ def markdown(columns: Any, rows: Any) -> str:
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def as_table(result: Result) -> str:
-    """Returns the table and the verdicts in Markdown."""
+def as_table(result: Result, level: float = LEVEL) -> str:
+    """Returns the table and the verdicts, at a level, in Markdown."""
     rows = [[cell(value) for value in row] for row in result.rows]
     lines = []
-    for verdict in verdicts_of(result):
+    for verdict in verdicts_of(result, level):
         outcome = verdict["outcome"]
         outcome = outcome if outcome == HELD else f"**{outcome}**"
         source = f"; source: {verdict['source']}" if verdict["source"] else ""
@@ -76,64 +73,31 @@ def figure_png(result: Result) -> bytes:
     return light.getvalue()
 
 
-def as_record(
-    name: str,
-    source: str,
-    settings: Settings,
-    seeds: Sequence[int],
-    seconds: float,
-    numbers: Any,
-) -> dict[str, Any]:
-    """Returns what is kept of a run.
-
-    Args:
-        name: of the experiment.
-        source: of its claims.
-        settings: it was asked for with; paths are not recorded.
-        seeds: that were run in the end.
-        seconds: it took.
-        numbers: that it measured, as JSON can hold them.
-    """
-    return {
-        "experiment": name,
-        "source": source,
-        "settings": recorded(settings),
-        "seeds": list(seeds),
-        "measured_by": fingerprint(name, "measure"),
-        "versions": versions(),
-        "date": datetime.date.today().isoformat(),
-        "machine": machine(),
-        "seconds": round(seconds, 1),
-        "numbers": numbers,
-    }
-
-
-def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Writes what is kept of a run."""
-    write_json(folder / NUMBERS, record)
-
-
-def write_results(folder: Path, record: dict[str, Any], result: Result) -> str:
+def write_results(
+    folder: Path, record: dict[str, Any], result: Result, level: float
+) -> str:
     """Writes the files of an experiment; returns its table.
 
     Args:
         folder: of the files.
         record: of the run, from `as_record` or read from the folder.
         result: what its numbers show.
+        level: of its verdicts.
     """
-    table, picture = as_table(result), figure_png(result)
-    verdicts = as_plain(verdicts_of(result))
+    table, picture = as_table(result, level), figure_png(result)
+    verdicts = as_plain(verdicts_of(result, level))
     write_whole(folder / FIGURE, lambda path: path.write_bytes(picture))
     write_text(folder / TABLE, table)
-    shown = {"shown_by": fingerprint(record["experiment"], "show")}
-    write_record(folder, {**record, **shown, "verdicts": verdicts})
+    name = record["experiment"]
+    shown = {"source": module_of(name).SOURCE, "shown_by": fingerprint(name, "show")}
+    write_json(folder / NUMBERS, {**record, **shown, "verdicts": verdicts})
     return table
 
 
-def verdicts_of(result: Result) -> list[dict[str, Any]]:
-    """Returns the claims with outcomes, intervals and bounds."""
+def verdicts_of(result: Result, level: float = LEVEL) -> list[dict[str, Any]]:
+    """Returns the claims with outcomes at a level, intervals and bounds."""
     found = []
-    judged = zip(result.verdicts, judge(result.verdicts), strict=True)
+    judged = zip(result.verdicts, judge(result.verdicts, level), strict=True)
     for verdict, (outcome, p) in judged:
         criteria = [
             dict(zip(("mean", "low", "high"), criterion.interval(), strict=True))
@@ -144,41 +108,3 @@ def verdicts_of(result: Result) -> list[dict[str, Any]]:
         said |= {"outcome": outcome, "p": p, "numbers": verdict.numbers}
         found.append({"claim": verdict.claim, **said, "criteria": criteria})
     return found
-
-
-def recorded(settings: Settings) -> dict[str, Any]:
-    """Returns the settings that decide the numbers, without paths."""
-    keys = ("seeds", "most_seeds", "first_seed")
-    keys += ("size", "dataset", "num_devices", "parallel")
-    return {key: getattr(settings, key) for key in keys}
-
-
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """Returns what is kept of the run in a folder; None if there is none."""
-    path = folder / NUMBERS
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def stale(name: str, record: dict[str, Any], settings: dict[str, Any]) -> str:
-    """Returns why a result is not what a run would give today, in words; '' if it is.
-
-    Other versions of packages are no reason: they are named beside the result.
-
-    Args:
-        name: of the experiment.
-        record: of the result.
-        settings: to run with today, from `recorded`.
-    """
-    kept = record["settings"]
-    for key, value in settings.items():
-        if kept.get(key) != value:
-            return f"{key} was {kept.get(key)!r} and is {value!r}"
-    if record.get("measured_by") != fingerprint(name, "measure"):
-        return "the code that measures has changed"
-    return ""
-
-
-def machine() -> str:
-    """Returns what ran it, in words."""
-    kind = jax.devices()[0].device_kind
-    return f"{platform.machine()}, {jax.device_count()} x {kind}, jax {jax.__version__}"

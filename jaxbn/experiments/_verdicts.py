@@ -34,10 +34,12 @@ LEVEL_OF_TWO = 0.0294
 Pocock 1977, Group sequential methods in the design and analysis of clinical trials."""
 HELD, REFUTED, UNDECIDED = OUTCOMES = ("held", "refuted", "undecided")
 
-SOURCE_BOUND = "the source's"
+BEFORE = "ours, set before the first run"
 PILOT = "ours, from pilot runs of other code"
 TUNED = "ours, chosen on seeds 0 to 4"
-"""Where a bound other than 0 comes from."""
+"""Where a bound other than 0 comes from, for `chosen=`."""
+TRIED = "the design had been tried on the seeds 0 to 4"
+"""What a claim owes to results on other seeds, for `changed=`."""
 
 
 class Criterion(NamedTuple):

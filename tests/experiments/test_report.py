@@ -1,24 +1,26 @@
 """Results on disk, and the page made of them."""
 
 import json
-import subprocess
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from jaxbn.experiments import (
-    EXPERIMENTS,
-    Result,
-    Settings,
-    figure_png,
-    run_experiment,
-)
+from jaxbn.experiments import Result, Settings, figure_png, run_experiment
 from jaxbn.experiments.__main__ import main
 from jaxbn.experiments._numbers import as_plain, restored
-from jaxbn.experiments._report import summary
-from jaxbn.experiments._results import as_record, cell, write_results
-from jaxbn.experiments._verdicts import TUNED, greater, less
+from jaxbn.experiments._page import paragraphs
+from jaxbn.experiments._records import as_record
+from jaxbn.experiments._results import cell, write_results
+from jaxbn.experiments._sentences import (
+    INTRODUCTION,
+    conditions,
+    facts,
+    summary,
+    unseen,
+)
+from jaxbn.experiments._verdicts import LEVEL, TUNED, greater, less
 
 
 def draw(figure):
@@ -43,9 +45,9 @@ RESULT = Result(
 def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     settings = Settings(str(folder / "learning_rate"), data_dir="/a/path")
-    numbers = as_plain(RESULT.numbers)
-    record = as_record("learning_rate", "seed 2", settings, range(6), 3.2, numbers)
-    said = write_results(folder / "learning_rate", record, RESULT)
+    numbers, seeds = as_plain(RESULT.numbers), range(100, 106)
+    record = as_record("learning_rate", "seed 2", settings, seeds, 3.2, numbers)
+    said = write_results(folder / "learning_rate", record, RESULT, LEVEL)
     assert "**refuted**: another (1.01 [0.939, 1.078] < -0.5; p = " in said
     assert "**undecided**: a third" in said
     assert main(["report", f"--workdir={folder}"]) == 0
@@ -62,7 +64,7 @@ def test_files_are_whole_and_name_no_path(workdir):
     outcomes = [v["outcome"] for v in found["verdicts"]]
     assert outcomes == ["held", "refuted", "undecided"]
     assert found["verdicts"][1]["criteria"][0]["below"] == -0.5
-    assert found["versions"]["jax"] and found["seeds"] == list(range(6))
+    assert found["versions"]["jax"] and found["seeds"] == list(range(100, 106))
     picture = (workdir / "learning_rate" / "figure.png").read_bytes()
     assert picture.startswith(b"\x89PNG") and picture == figure_png(RESULT)
 
@@ -85,18 +87,70 @@ class Page(HTMLParser):
 def test_the_page_needs_no_other_file(workdir):
     text = (workdir / "report.html").read_text()
     page = Page(text)
-    assert page.links == ["#learning_rate"]
+    assert page.links == ["#learning_rate", "#learning_rate"]  # And what was changed.
     assert all(src.startswith("data:image/png;base64,") for src in page.pictures)
     assert "http" not in text.replace("http-equiv", "")
     assert "width=device-width" in text
-    assert "a &lt; b" in text and "Source: 12 %" in text
     assert page.tags.count("td") == 4
+    said = INTRODUCTION.split("\n\n")
+    assert page.tags.count("p") == page.tags.count("h2") + len(said) + 3
+
+
+def test_both_pages_say_how_results_were_made(workdir):
+    text = (workdir / "report.html").read_text()
+    assert "a &lt; b" in text and "Source: 12 %" in text
+    assert "Bound: ours, chosen on seeds 0 to 4" in text and "; p = " in text
+    assert "A claim is <em>held</em> if" in text and "<code>python -m" in text
+    assert "another: the bound</li>" in text and "*" not in text.split("</style>")[1]
     markdown = (workdir / "results.md").read_text()
+    assert INTRODUCTION in markdown
     assert "![" in markdown and "(learning_rate/figure.png)" in markdown
-    row = "| [learning_rate](#learning_rate) | a claim | held | 1.01 ["
+    found = json.loads((workdir / "learning_rate" / "results.json").read_text())
+    p = f"{found['verdicts'][0]['p']:.2g}"
+    row = f"| [learning_rate](#learning_rate) | a claim | held | {p} | 1.01 ["
     assert row in markdown and "] > 0 |  | 12 % |" in markdown
+    assert "| verdict | p | quantity, interval and bound |" in markdown
     assert "1 experiments, 3 claims: 1 held, 1 refuted, 1 undecided." in markdown
     assert "- [learning_rate](#learning_rate), another: the bound" in markdown
+    for page in (text, markdown):
+        assert "All is of size small. Seeds are from 100 to 105. No design" in page
+        assert "seeds that were never used while choosing." in page
+        assert "6 seeds from 100, since claims were undecided with 5; 3 s" in page
+        assert "Left out" not in page
+
+
+def made(size="small", seeds=range(100, 105)):
+    """Returns what the sentences need of a record."""
+    settings = {"size": size, "seeds": 5}
+    facts = {"seconds": 3.2, "date": "today", "machine": "a machine"}
+    return {"settings": settings, "seeds": list(seeds), **facts}
+
+
+def test_sentences_are_about_the_records():
+    small, more, early = made(), made(seeds=range(100, 110)), made(seeds=range(5))
+    assert facts(small) == "small, 5 seeds from 100; 3 s, today, a machine"
+    said = "small, 10 seeds from 100, since claims were undecided with 5; 3 s, today"
+    assert facts(more).startswith(said)
+    assert conditions({"a": small, "b": more}) == (
+        "All is of size small. Seeds are from 100 to 109. No design and no bound was "
+        "chosen on any of them."
+    )
+    assert conditions({"a": small, "b": early}) == (
+        "All is of size small. Seeds are from 0 to 104. Run on seeds below 100, on "
+        "which designs and bounds were chosen: b."
+    )
+    assert unseen({"a": small, "b": early}).endswith("choosing, but for those of b.")
+    assert conditions({"a": small, "b": made("smoke"), "c": more}).startswith(
+        "Sizes differ: small (a, c); smoke (b). What is of size smoke shows that an "
+        "experiment runs, no more. Seeds"
+    )
+    assert conditions({"a": made("smoke")}).startswith("All is of size smoke. What is")
+
+
+def test_paragraphs_of_markdown():
+    assert paragraphs("*a*\nb < `c`\n\nd's") == (
+        "<p><em>a</em>\nb &lt; <code>c</code></p><p>d's</p>"
+    )
 
 
 def test_an_empty_workdir_is_refused(tmp_path, capsys):
@@ -104,11 +158,57 @@ def test_an_empty_workdir_is_refused(tmp_path, capsys):
     assert "expected folders such as" in capsys.readouterr().err
 
 
-def test_results_of_an_earlier_version_are_named(tmp_path, capsys):
-    (tmp_path / "saturation").mkdir()
-    (tmp_path / "saturation" / "results.json").write_text('{"verdicts": []}')
+def remove(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def edit(**items):
+    def change(folder):
+        record = {**json.loads((folder / "results.json").read_text()), **items}
+        kept = {key: value for key, value in record.items() if value is not None}
+        (folder / "results.json").write_text(json.dumps(kept))
+
+    return change
+
+
+def rewrite(text):
+    return lambda folder: (folder / "results.json").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (rewrite("{"), "saturation/results.json cannot be read"),
+        (rewrite('{"verdicts": []}'), "saturation/results.json has no experiment"),
+        (edit(shown_by=None), "of an earlier version, or not judged; `verify` makes"),
+        (edit(experiment="smoothness"), "saturation holds results of smoothness"),
+        (edit(seeds=None), "KeyError: 'seeds'"),
+        (edit(verdicts=[{"claim": "a"}]), "KeyError: "),
+        (remove("table.md"), "table.md is missing; `verify` makes it anew"),
+        (remove("figure.png"), "figure.png is missing; `verify` makes it anew"),
+    ],
+)
+def test_what_cannot_be_shown_is_left_out_and_named(
+    workdir, tmp_path, damage, why, capsys
+):
+    for name in ("learning_rate", "saturation"):
+        shutil.copytree(workdir / "learning_rate", tmp_path / name)
+    edit(experiment="saturation", unknown=1)(tmp_path / "saturation")
+    assert main(["report", f"--workdir={tmp_path}"]) == 0
+    assert "2 experiments: " in capsys.readouterr().out
+    damage(tmp_path / "saturation")
     assert main(["report", f"--workdir={tmp_path}"]) == 1
-    assert "of an earlier version, or not judged" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert f"saturation is left out: {why}" in err and "1 experiments: " in out
+    end = (tmp_path / "results.md").read_text().split("## Left out")[1]
+    assert f"- saturation: {why}" in end and str(tmp_path) not in end
+    assert "<h2>Left out</h2><ul><li>saturation: " in (
+        (tmp_path / "report.html").read_text()
+    )
+    shutil.rmtree(tmp_path / "learning_rate")
+    assert main(["report", f"--workdir={tmp_path}"]) == 1
+    err = capsys.readouterr().err
+    assert f"saturation is left out: {why}" in err and "no results in" in err
 
 
 def test_cells_have_the_digits_they_need():
@@ -133,42 +233,3 @@ def test_names_that_are_unknown_are_refused():
     with pytest.raises(ValueError, match="no experiment is called 'lr'"):
         run_experiment("lr")
     assert summary("learning_rate").startswith("Learning rates over")
-
-
-def test_all_goes_on_after_a_failure_and_keeps_what_is_there(
-    workdir, monkeypatch, capsys
-):
-    names = ("learning_rate", "pattern_leakage", "saturation")
-    some = {name: EXPERIMENTS[name] for name in names}
-    monkeypatch.setattr("jaxbn.experiments.__main__.EXPERIMENTS", some)
-    ran = []
-
-    def process(command, **options):
-        assert "env" not in options  # Which only smoke has.
-        ran.append(command[3:])
-        code = int("pattern_leakage" in command)
-        return subprocess.CompletedProcess(command, code, f"said by {command[3]}\n")
-
-    monkeypatch.setattr(subprocess, "run", process)
-    assert main(["all", f"--workdir={workdir}", "--num_devices=4"]) == 1
-    assert [command[0] for command in ran] == ["pattern_leakage", "saturation"]
-    assert f"--workdir={workdir / 'saturation'}" in ran[1]
-    assert "--num_devices=4" in ran[0]
-    out, err = capsys.readouterr()
-    assert "remove" in out and "failed: pattern_leakage" in err
-    assert out.index("# pattern_leakage\nsaid by pattern") < out.index("# saturation\n")
-    assert main(["all", f"--workdir={workdir}", "--seeds=3"]) == 1
-    assert [command[0] for command in ran[2:]] == list(names)
-    again = ["all", f"--workdir={workdir}", "--seeds=3", "--jobs=3"]
-    assert main(again) == 1
-    assert sorted(command[0] for command in ran[5:]) == sorted(names)
-    assert not any("jobs=3" in word for command in ran for word in command)
-    assert main([*again[:-1], "--jobs=0"]) == 2
-
-
-def test_settings_that_cannot_be_run_are_refused(tmp_path, capsys):
-    assert main(["learning_rate", f"--workdir={tmp_path}", "--seeds=0"]) == 2
-    assert "seeds is 0, expected 1 or more" in capsys.readouterr().err
-    assert main(["learning_rate", f"--workdir={tmp_path}", "--dataset=digits"]) == 1
-    assert "digits has 1442 train examples" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
