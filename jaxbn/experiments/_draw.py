@@ -11,6 +11,22 @@ HATCHES = ("", "//", "..", "xx", "\\\\", "--")
 """Of bars side by side, which are told apart without colour."""
 
 
+def spread(values: ArrayLike) -> np.ndarray:
+    """Returns the standard deviation over seeds, along the first axis.
+
+    Of a single seed it is 0; what is not finite is left out.
+
+    Example:
+        >>> spread([[1.0, 2.0], [3.0, float("nan")]]).round(3)
+        array([1.414, 0.   ])
+    """
+    values = np.asarray(values, float)
+    there = np.isfinite(values)
+    many, known = there.sum(0), np.where(there, values, 0)
+    away = np.where(there, known - known.sum(0) / np.maximum(many, 1), 0)
+    return np.sqrt((away**2).sum(0) / np.maximum(many - 1, 1))
+
+
 def band(axes: Any, x: ArrayLike, values: ArrayLike, label: str, **style: Any) -> None:
     """Draws the mean of values [S, X] over seeds, and one standard deviation about it.
 
@@ -20,9 +36,9 @@ def band(axes: Any, x: ArrayLike, values: ArrayLike, label: str, **style: Any) -
     values = np.where(np.isfinite(values), values, np.nan)
     some = np.isfinite(values).any(0)
     x, values = np.asarray(x)[some], values[:, some]
-    mean, spread = np.nanmean(values, 0), np.nanstd(values, 0)
+    mean, width = np.nanmean(values, 0), spread(values)
     (line,) = axes.plot(x, mean, label=label, **style)
-    low, high = mean - spread, mean + spread
+    low, high = mean - width, mean + width
     if axes.get_yscale() == "log":
         low = np.maximum(low, mean / 10)
     axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
@@ -41,7 +57,7 @@ def bars(axes: Any, names: Sequence[str], groups: Mapping[str, ArrayLike]) -> No
     for i, (label, values) in enumerate(groups.items()):
         values = np.asarray(values, float)
         shift = (i - (len(groups) - 1) / 2) * width
-        error = {"yerr": values.std(0), "capsize": 2}
+        error = {"yerr": spread(values), "capsize": 2}
         hatch = HATCHES[i % len(HATCHES)]
         height = values.mean(0)
         axes.bar(places + shift, height, width, label=label, hatch=hatch, **error)

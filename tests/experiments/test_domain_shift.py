@@ -44,7 +44,7 @@ def made_up(gain, loss, inverted):
     }
     inversion = {"target": few.repeat(5, 1) + inverted}
     found = {"clean": clean, "contrast": contrast, "inversion": inversion}
-    found |= {"noise": contrast, "mixing": mixing}
+    found |= {"noise": contrast, "mixing": mixing, "batches": (8, 32, 128)}
     return {**found, "usps": {"source": few[:, 0] + loss, "target": few[:, 0]}}
 
 

@@ -6,10 +6,11 @@ group norm had been worse than domain-specific statistics with 128: the source's
 detector sees few images a device, and statistics of few examples are what group norm
 does without.
 
-Claims (Wu and Johnson 2021, table 5: AP 39.5 with group norm, 39.1).
-1. Of 2 images a domain group norm is better than domain-specific statistics.
-2. So it is of 4.
-3. Of 8 it is worse.
+Claims (Wu and Johnson 2021, table 5: AP 39.5 with group norm, 39.1 with domain-specific
+statistics).
+1. With 2 images a domain group norm is better than domain-specific statistics.
+2. With 4 images a domain group norm is better than domain-specific statistics.
+3. With 8 images a domain group norm is worse, the reverse of what the source has.
 
     python -m jaxbn.experiments domain_batches --workdir=W --data_dir=DIR
 
@@ -38,6 +39,7 @@ SIZES = {
     "full": Size(None, None, 4, "resnet20", (("width", 16),), 1),
 }
 BATCHES = (2, 4, 8)
+CHOSEN = "design and claim were chosen on the seeds 0 to 4"
 ARMS = {"specific": "domain-specific statistics", "group": "group norm"}
 
 
@@ -78,13 +80,27 @@ def show(found: dict[str, Any]) -> Result:
 
 def verdicts(found: dict[str, Any]) -> list[Verdict]:
     """Returns the claims."""
-    claim = "of {} images a domain group norm is {} than domain-specific statistics"
+    claim = (
+        "in batches of {} images a domain group norm is {} than domain-specific "
+        "statistics"
+    )
     group, specific = found["group"].T, found["specific"].T
     better = [
-        less(claim.format(batch, "better"), group[i], specific[i], source=source)
+        less(
+            claim.format(batch, "better"),
+            group[i],
+            specific[i],
+            changed=CHOSEN,
+            source=source,
+        )
         for i, (batch, source) in enumerate(((2, "AP 39.5 and 39.1"), (4, "")))
     ]
-    worse = greater(claim.format(8, "worse"), group[2], specific[2])
+    worse = greater(
+        claim.format(8, "worse"),
+        group[2],
+        specific[2],
+        changed=f"{CHOSEN}; the reverse of what the source has",
+    )
     return [*better, worse]
 
 

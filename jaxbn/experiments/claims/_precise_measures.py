@@ -18,7 +18,7 @@ from jaxbn.base import Array
 from jaxbn.data import Split
 from jaxbn.experiments._measure import errors, precise
 from jaxbn.experiments._runs import Loss, Runs, classification
-from jaxbn.experiments._verdicts import PILOT, Verdict, greater, jointly, less
+from jaxbn.experiments._verdicts import BEFORE, PILOT, Verdict, greater, jointly, less
 from jaxbn.population import collect_moments
 
 MOMENTA = (0.9, 0.99)
@@ -138,21 +138,26 @@ def on_samples(found: dict[str, Any]) -> list[Verdict]:
     ]
     return [
         jointly(
-            f"{counts[0]} images cost 5 points over {counts[-2]}, which are within 0.3 "
-            f"of {counts[-1]}, and the deviation over draws falls",
+            f"{counts[0]} images cost precise statistics 5 points over {counts[-2]}, "
+            f"{counts[-1]} change under 0.3, and the spread falls",
             [
-                greater(f"cost of {counts[0]}", few, by=5, chosen=PILOT),
-                less(f"change to {counts[-1]}", changes[0], by=-0.3, chosen=PILOT),
-                less("change of the deviation, the largest", falls),
+                greater(f"{counts[0]} minus {counts[-2]}", few, by=5, chosen=PILOT),
+                less(
+                    f"change from {counts[-2]} to {counts[-1]}",
+                    changes[0],
+                    by=-0.3,
+                    chosen=PILOT,
+                ),
+                less("largest step of the spread over draws", falls),
             ],
             source="28.1, 24.0, 23.57, 23.54 %",
         ),
         less(
-            f"far from convergence {counts[-2]} images are within 0.3 points of "
-            f"{counts[-1]}",
+            f"far from convergence, precise statistics of {counts[-2]} images are "
+            f"within 0.3 points of {counts[-1]}",
             changes[1],
             by=-0.3,
-            chosen=PILOT,
+            chosen=BEFORE,
             source="39.44 and 39.42 %",
         ),
     ]

@@ -26,7 +26,7 @@ def table_of(found: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
     epochs, samples, passes = found["epochs"], found["samples"], found["passes"]
     columns = ["test error % with"]
     columns += [f"batch {batch}, {end} epoch" for batch in epochs for end in ENDS]
-    columns += [f"ghosts of {ghost}" for ghost in passes]
+    columns += [f"ghost batches of {ghost}, last epoch" for ghost in passes]
     rows: list[list[Any]] = []
     for kind in next(iter(epochs.values()))["errors"]:
         each = [np.asarray(arm["errors"][kind]) for arm in epochs.values()]

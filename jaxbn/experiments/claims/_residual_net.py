@@ -11,24 +11,26 @@ of 256 and 1,024; at size full ResNet-20 on all 25,000, batches of 1,024 and 128
 are not CIFAR-10's.) A run that diverged has the error of chance.
 
 Claims (Wu and Johnson 2021), with validation errors unless said otherwise.
-1. Small NBS are training noise: with statistics of mini-batches the training error is
+1. A small NBS is training noise: with mini-batch statistics the training error is
    larger at NBS 2 than at the largest (figure 5).
-2. Noise regularizes: the gap of validation and training error, both with statistics of
-   mini-batches, is larger at the largest NBS than at 2.
-3. The optimum is inside: with population statistics the error at NBS 32 is smaller than
-   at 2, and than at the largest.
-4. At NBS 2 statistics of mini-batches are better than those of the population;
-5. at the largest NBS they are worse.
+2. Noise regularizes: the gap between validation and training error, both with
+   mini-batch statistics, is larger at the largest NBS than at 2.
+3. Both ends are worse: with population statistics the error at NBS 32 is smaller than
+   at 2, and smaller than at the largest.
+4. At NBS 2 mini-batch statistics are better than population statistics.
+5. At the largest NBS mini-batch statistics are worse than population statistics.
 6. Moving averages lag: in the first third of the epochs, with the larger SGD batch,
    they are worse than precise statistics, and by more than with the smaller batch
    (figure 4).
-7. They catch up: with the larger batch by less after the last epoch.
-8. At NBS 2 freezing the statistics lowers the error (figure 6);
-9. at the largest NBS it raises it.
-10. Test batches have to be like those of training: a net of NBS 2 is worse with test
-    mini-batches of the largest NBS, and one of the largest NBS with those of 2.
+7. Moving averages catch up: with the larger batch they cost less after the last epoch
+   than in the first third.
+8. At NBS 2 freezing the statistics lowers the error (figure 6).
+9. At the largest NBS freezing the statistics raises the error.
+10. Test mini-batches have to be like those of training: a net of NBS 2 is worse with
+    test mini-batches of the largest NBS, and one of the largest NBS with those of 2.
 11. Target statistics help under a shift of domain: less contrast, and noise (table 4).
-12. Statistics of another domain hurt: clean images with those of less contrast.
+12. Statistics of another domain hurt: clean images have more errors with those of
+    images of less contrast.
 
     python -m jaxbn.experiments residual_net --workdir=W --data_dir=DIR
 
@@ -40,7 +42,8 @@ seed 0; the recipe of size full has not been tried. Claims 1 to 9, 11 and 12 com
 the source does; 10 is ours, after what it says in section 4 of consistency. No claim
 has a bound.
 
-Not run with five seeds yet: that takes half an hour of two cores at size small.
+Measured numbers: docs/experiments/results.md; at size small a seed takes six minutes of
+a core. Size full has not been run, for want of an accelerator.
 """
 
 import functools

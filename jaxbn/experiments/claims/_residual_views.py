@@ -42,7 +42,7 @@ THEIRS: dict[str, Any] = {
 def table_of(found: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """Returns the columns and rows of the table."""
     sizes, errors = [str(size) for size in found["sizes"]], errors_of(found)
-    columns = ["error % at NBS", *sizes]
+    columns = ["error % (chance if diverged) at NBS", *sizes]
     rows = [[label, *errors[key].T] for key, label in CURVES.items()]
     rows.append(["validation, last fifth frozen", *errors["frozen"].T])
     for n, size in enumerate(sizes):
