@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from committed import DOCS, compare
 
 from jaxbn.experiments import Settings, figure_png
 from jaxbn.experiments._numbers import as_plain, restored
-from jaxbn.experiments.claims._residual_claims import verdicts
-from jaxbn.experiments.claims._residual_measures import kept
+from jaxbn.experiments._results import as_table
+from jaxbn.experiments.claims._residual_claims import errors_of, verdicts
+from jaxbn.experiments.claims._residual_measures import CORRUPTIONS, kept
 from jaxbn.experiments.claims._residual_net import SIZES, measure, show
 from jaxbn.experiments.claims._residual_training import Task
 
@@ -42,6 +44,37 @@ def test_smoke(found):
     middle = SIZE.sizes.index(SIZE.middle)
     last = found["averages"]["64"]["precise"][:, -1]
     np.testing.assert_array_equal(last, found["val_pop"][:, middle])
+
+
+def test_committed_form(found):
+    result = show(restored(as_plain(found)))
+    claims = [verdict.claim for verdict in result.verdicts]
+    compare("residual_net", as_table(result), claims, as_plain(found))
+
+
+def test_the_page_of_the_papers_figures_has_the_committed_errors():
+    numbers = json.loads((DOCS / "residual_net" / "results.json").read_text())
+    found = restored(numbers["numbers"])
+    errors = errors_of(found)
+    arms, shift = found["averages"]["1024"], found["shift"]
+
+    def said(values):
+        return [f"{value:.1f}" for value in np.mean(values, 0)]
+
+    def pair(a, b):
+        return f"{np.mean(a):.1f} and {np.mean(b):.1f} %"
+
+    both = [(shift[kind]["source"], shift[kind]["target"]) for kind in CORRUPTIONS]
+    expected = [
+        f"{', '.join(said(errors['val_pop']))} % at NBS",
+        f"{', '.join(said(errors['val_mb']))} % at NBS",
+        pair(errors["frozen"][:, 0], errors["frozen"][:, -1]),
+        pair(arms["moving"][:, :3], arms["precise"][:, :3]),
+        pair(arms["moving"][:, -1], arms["precise"][:, -1]),
+        *(pair(*each) for each in both[:2]),
+    ]
+    page = (DOCS / "paper_figures.md").read_text()
+    assert [each for each in expected if each not in page] == []
 
 
 def test_a_second_call_trains_nothing(found, settings, monkeypatch):
