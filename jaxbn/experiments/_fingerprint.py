@@ -69,8 +69,10 @@ def library() -> str:
     root = Path(jaxbn.__file__).parent
     here = root.joinpath("experiments")
     files = [path for path in root.rglob("*.py") if here not in path.parents]
-    each = ((path.relative_to(root).as_posix(), path) for path in files)
-    return _hash([f"{name} {_bare(path.read_text())}" for name, path in sorted(each)])
+    each = {
+        path.relative_to(root).as_posix(): path.read_text("utf-8") for path in files
+    }
+    return _hash([f"{name} {_bare(each[name])}" for name in sorted(each)])
 
 
 Defined = dict[str, list[tuple[ast.AST, str]]]
@@ -82,14 +84,15 @@ def _symbols(module: str) -> tuple[Defined, Imported]:
     """Returns what a module defines, and what it imports from this package."""
     source = inspect.getsource(importlib.import_module(module))
     lines = source.splitlines(keepends=True)
+    tree = ast.parse(source)
     defined: Defined = {}
     imported: Imported = {}
-    for node in ast.parse(source).body:
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE):
             for alias in node.names:
                 key = alias.asname or alias.name
                 imported[key] = (node.module or "", alias.name)
-            continue
+    for node in tree.body:
         decorators = getattr(node, "decorator_list", [])
         first = min(each.lineno for each in (node, *decorators))
         text = _bare("".join(lines[first - 1 : node.end_lineno]))
@@ -106,7 +109,13 @@ def _names(node: ast.stmt) -> list[str]:
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         every = (each for target in targets for each in ast.walk(target))
         return [each.id for each in every if isinstance(each, ast.Name)]
-    return []
+    words = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    if words or isinstance(node, ast.ImportFrom | ast.Import):
+        return []
+    raise ValueError(
+        f"line {node.lineno} of a module of experiments is {type(node).__name__}, "
+        "expected imports, functions, classes and assignments, which are followed"
+    )
 
 
 def _bare(text: str) -> str:

@@ -20,7 +20,8 @@ OLD = "results.old.json"
 DECIDING = ("seeds", "most_seeds", "first_seed")
 DECIDING += ("size", "dataset", "num_devices", "parallel")
 """The settings that decide the numbers; paths are not recorded."""
-NEEDED = {"experiment": str, "settings": dict, "numbers": dict}
+NEEDED: dict[str, Any] = {"experiment": str, "settings": dict, "numbers": dict}
+NEEDED |= {"seeds": list, "seconds": int | float}
 """What a record of any version has, and of which type."""
 
 

@@ -46,6 +46,10 @@ SHARING = {
 """Those in which several devices can share a batch; others run on one."""
 
 
+LONG = ("residual_net", "sync_and_local")
+"""Those that take longest, which begin first where many are run."""
+
+
 def module_of(name: str) -> ModuleType:
     """Returns the module of the experiment called `name`.
 

@@ -40,7 +40,10 @@ def run(name: str, settings: Settings) -> int:
                 flush=True,
             )
             more = dataclasses.replace(used, seeds=used.most_seeds)
+            published = "shown_by" in record
             record = look(name, used, more, record["seconds"])
+            if published:
+                keep_old(folder)
             write_record(folder, record)
             result = show(name, record["numbers"])
         table = write_results(folder, record, result, used.level)

@@ -17,12 +17,14 @@ seed, and a bound. Its mean and 95 % confidence interval over seeds (Student's t
 printed before the bound. A claim is *held* if the whole interval satisfies the bound,
 *refuted* if none of it does, *undecided* else. The claims of an experiment are judged
 together: `p` is the two-sided p-value with Holm's correction, and a claim is decided
-where it is at most 0.05. Where undecided claims get more seeds, an experiment with any
-of them is run once more with twice as many, which is said below its table, and both
-looks are at 0.0294 (Pocock 1977), so that with a chance of 95 % or more all verdicts of
-an experiment are right. Of a claim with several parts all have to hold, and it is
-refuted by one that does not, at a level divided by their number. All this is stricter
-than the intervals: one just on the right side of its bound may leave a claim undecided.
+where it is at most 0.05. An experiment with undecided claims is run once more with
+twice as many seeds, if that is asked for, as it is by default; then `p` has to be at
+most 0.0294 in both looks, the first one too (Pocock 1977). So all verdicts of an
+experiment are right with a chance of about 95 %, where quantities are roughly normal
+over seeds.
+Of a claim with several parts all have to hold, and it is refuted by one that does not,
+at a level divided by their number. All this is stricter than the intervals: one just on
+the right side of its bound may leave a claim undecided.
 
 Seeds vary the weights, the order of training and whatever else is random. Training and
 test images are the same for all, so that the intervals say nothing about other images.

@@ -1,5 +1,6 @@
 """Running many experiments, several at a time, each in a process of its own."""
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -26,7 +27,10 @@ def run_these(each: Mapping[str, Settings], jobs: int) -> int:
     try:
         ends = {pool.submit(run_apart, name, each[name]): name for name in each}
         for end in as_completed(ends):
-            code, said = end.result()
+            try:
+                code, said = end.result()
+            except Exception as error:  # A process that could not be started.
+                code, said = 1, f"{type(error).__name__}: {error}"
             print(f"# {ends[end]}\n{said}\n", end="", flush=True)
             failed += [ends[end]] if code else []
     finally:  # Interrupted, it starts no more.
@@ -49,9 +53,12 @@ def workers(jobs: int) -> ThreadPoolExecutor:
     left: SimpleQueue[list[int]] = SimpleQueue()
     for share in shares(sorted(os.sched_getaffinity(0)), jobs):
         left.put(share)
-    return ThreadPoolExecutor(
-        jobs, initializer=lambda: os.sched_setaffinity(0, left.get())
-    )
+
+    def keep_to_share() -> None:
+        with contextlib.suppress(OSError):  # Where a container forbids it.
+            os.sched_setaffinity(0, left.get())
+
+    return ThreadPoolExecutor(jobs, initializer=keep_to_share)
 
 
 def shares(cores: list[int], jobs: int) -> list[list[int]]:
@@ -70,6 +77,7 @@ def run_apart(name: str, settings: Settings) -> tuple[int, str]:
     own = dataclasses.replace(settings, jobs=1)
     command = [sys.executable, "-m", "jaxbn.experiments", name, *flags(own)]
     out: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    out["errors"] = "replace"
     if settings.size == "smoke":
         known = os.environ.get("XLA_FLAGS", "")
         out["env"] = {**os.environ, "XLA_FLAGS": f"{known} {QUICK}".strip()}

@@ -52,7 +52,7 @@ def state_of(name: str, folder: Path, settings: Settings | None = None) -> State
         return State("missing", "has no results")
     if record["experiment"] != name:
         why = f"{folder} holds results of {record['experiment']}, expected {name}'s"
-        return State("foreign", f"{why}; use another folder", record)
+        return State("foreign", f"{why}; name another workdir", record)
     if why := unrecorded(record, settings) or stale(name, record, settings):
         return State("stale", why, record)
     try:
@@ -62,7 +62,7 @@ def state_of(name: str, folder: Path, settings: Settings | None = None) -> State
         shown = is_shown(name, folder, record, result)
     except Exception as error:  # Of any kind: numbers and claims do not fit.
         said = " ".join(f"{type(error).__name__}: {error}".split())
-        why = f"its numbers cannot be judged ({said}); remove {folder} to run it again"
+        why = f"its numbers cannot be judged ({said}); run {name} again by itself"
         return State("broken", why, record)
     if not shown:
         return State(
@@ -74,9 +74,13 @@ def state_of(name: str, folder: Path, settings: Settings | None = None) -> State
 def since(record: dict[str, Any]) -> str:
     """Returns what is said of a result that other code of the library gave.
 
-    It is no reason to run it again: whoever changes a norm says whether it is.
+    It is no reason to run it again, unless it is asked for: few changes of the library
+    reach an experiment.
     """
-    kept = record.get("versions", {}).get(LIBRARY)
+    versions = record.get("versions")
+    kept = versions.get(LIBRARY) if isinstance(versions, dict) else None
+    if kept is None:
+        return "; which code of the library measured it is not recorded"
     return "" if kept == library() else "; the library has changed since"
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from jaxbn.experiments._harness import Settings, check_settings
 from jaxbn.experiments._records import settings_of
-from jaxbn.experiments._registry import EXPERIMENTS, show
+from jaxbn.experiments._registry import EXPERIMENTS, LONG, show
 from jaxbn.experiments._results import NUMBERS, write_results
 from jaxbn.experiments._running import as_used
 from jaxbn.experiments._side_by_side import run_these
-from jaxbn.experiments._state import TO_MEASURE, State, state_of
+from jaxbn.experiments._state import TO_MEASURE, State, since, state_of
 from jaxbn.training import ConfigError
 
 
@@ -30,10 +30,13 @@ class Verification:
     """Only report; exit code 1 if a result is not up to date."""
     missing: bool = False
     """Also run the experiments that have no results there."""
+    library: bool = False
+    """Also run again what was measured with other code of the library."""
     data_dir: str | None = None
     """Where prepared TFDS sets lie."""
     jobs: int = 1
-    """How many experiments to run at a time. On Linux each has its share."""
+    """How many experiments to run at a time.
+    On Linux each has its share of the cores."""
 
 
 def verify(asked: Verification) -> int:
@@ -55,6 +58,8 @@ def verify(asked: Verification) -> int:
         if state.kind == "missing" and not asked.missing:
             tell(name, f"{state.why}; --missing runs it")
             continue
+        if asked.library:
+            state = with_library(state)
         tell(name, state.why)
         states[name] = state
         kept = settings_of(state.record, str(folder))
@@ -62,6 +67,13 @@ def verify(asked: Verification) -> int:
     if asked.dry_run:
         return int(any(state.kind != "current" for state in states.values()))
     return make_current(states, settings, asked.jobs)
+
+
+def with_library(state: State) -> State:
+    """Returns a state in which other code of the library is a reason to run again."""
+    if state.kind != "current" or not state.record or not since(state.record):
+        return state
+    return State("stale", since(state.record).removeprefix("; "), state.record)
 
 
 def check_workdir(workdir: Path) -> None:
@@ -130,7 +142,8 @@ def make_current(
             except Exception as error:  # As in `state_of`: one figure ends no other.
                 tell(name, f"cannot be written: {type(error).__name__}: {error}")
                 failed.append(name)
-    again = {n: settings[n] for n in states if states[n].kind in TO_MEASURE}
+    order = sorted(states, key=lambda name: name not in LONG)
+    again = {n: settings[n] for n in order if states[n].kind in TO_MEASURE}
     code = run_these(again, jobs) if again else 0
     if failed:
         print(f"cannot be shown: {', '.join(failed)}", file=sys.stderr)

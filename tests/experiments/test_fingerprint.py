@@ -82,6 +82,24 @@ def test_what_a_module_changes_later_counts(monkeypatch):
     assert list(defined) == ["A", "B"]
 
 
+def test_imports_within_functions_are_followed(monkeypatch):
+    made_up = (
+        "def f():\n    from jaxbn.experiments._draw import band\n    return band\n"
+    )
+    source = "jaxbn.experiments._fingerprint.inspect.getsource"
+    monkeypatch.setattr(source, lambda module: made_up)
+    _, imported = _symbols.__wrapped__(f"{PACKAGE}._draw")
+    assert imported == {"band": (f"{PACKAGE}._draw", "band")}
+
+
+@pytest.mark.parametrize("line", ["A.update(b=1)", "if True:\n    A = 1", "del A"])
+def test_what_cannot_be_followed_is_refused(monkeypatch, line):
+    source = "jaxbn.experiments._fingerprint.inspect.getsource"
+    monkeypatch.setattr(source, lambda module: f"A = {{}}\n{line}\n")
+    with pytest.raises(ValueError, match=r"line 2 .* expected imports, functions"):
+        _symbols.__wrapped__(f"{PACKAGE}._draw")
+
+
 def test_the_library_is_one_hash_among_the_versions(monkeypatch, tmp_path):
     assert versions()["jaxbn code"] == library()
     jaxbn = importlib.import_module("jaxbn")

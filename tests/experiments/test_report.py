@@ -182,7 +182,7 @@ def rewrite(text):
         (rewrite('{"verdicts": []}'), "saturation/results.json has no experiment"),
         (edit(shown_by=None), "of an earlier version, or not judged; `verify` makes"),
         (edit(experiment="smoothness"), "saturation holds results of smoothness"),
-        (edit(seeds=None), "KeyError: 'seeds'"),
+        (edit(seeds=None), "saturation/results.json has no seeds"),
         (edit(verdicts=[{"claim": "a"}]), "KeyError: "),
         (remove("table.md"), "table.md is missing; `verify` makes it anew"),
         (remove("figure.png"), "figure.png is missing; `verify` makes it anew"),

@@ -16,6 +16,7 @@ from jaxbn.experiments import _side_by_side as side_by_side
 from jaxbn.experiments.__main__ import main
 from jaxbn.experiments._running import run
 from jaxbn.experiments._side_by_side import run_these, shares, workers
+from jaxbn.experiments._verdicts import LEVEL, LEVEL_OF_TWO
 
 FIRST, SECOND = tuple(range(100, 105)), tuple(range(100, 110))
 
@@ -71,6 +72,25 @@ def test_a_run_goes_on_with_its_second_look(made_up, tmp_path, monkeypatch):
     assert made_up.looks[2:] == (FIRST, SECOND)
 
 
+def test_a_second_look_keeps_what_was_published(made_up, tmp_path, monkeypatch):
+    monkeypatch.setattr(made_up, "mean", 9.0)
+    assert run("learning_rate", Settings(str(tmp_path))) == 0
+    assert made_up.looks == (FIRST,)
+    before = (tmp_path / "results.json").read_bytes()
+    claims = made_up.show
+    monkeypatch.setattr(made_up, "show", lambda found: claims({"x": found["x"] - 8.9}))
+    assert run("learning_rate", Settings(str(tmp_path))) == 0
+    assert made_up.looks == (FIRST, SECOND)
+    assert (tmp_path / "results.old.json").read_bytes() == before
+
+
+def test_a_level_for_one_look_and_for_two():
+    assert Settings("", seeds=5, most_seeds=5).level == LEVEL
+    assert Settings("", size="smoke").level == LEVEL
+    assert Settings("").level == LEVEL_OF_TWO
+    assert Settings("", most_seeds=50).level == LEVEL / 2
+
+
 def test_numbers_are_kept_when_judging_fails(made_up, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(made_up, "mean", float("nan"))
     assert run("learning_rate", Settings(str(tmp_path))) == 1
@@ -105,7 +125,7 @@ def test_results_of_another_experiment_are_not_overwritten(made_up, tmp_path, ca
     assert main(["saturation", f"--workdir={tmp_path}"]) == 2
     assert capsys.readouterr().err == (
         f"{tmp_path} holds results of learning_rate, expected saturation's; "
-        "use another folder\n"
+        "name another workdir\n"
     )
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
 
@@ -253,3 +273,26 @@ def test_help(capsys):
     assert code == 2 and "Unrecognized options: --seeds=3" in text
     code, text = said(capsys, "lr", "--workdir=W")
     assert code == 2 and "no experiment is called 'lr', expected one of mnist" in text
+
+
+def test_a_process_that_cannot_be_started_ends_no_other(monkeypatch, capsys):
+    def process(command, **options):
+        if "saturation" in command:
+            raise OSError("no process is left")
+        return subprocess.CompletedProcess(command, 0, "said\n")
+
+    monkeypatch.setattr(subprocess, "run", process)
+    each = {"saturation": Settings("W"), "smoothness": Settings("V")}
+    assert run_these(each, 1) == 1
+    said = capsys.readouterr()
+    assert "# saturation\nOSError: no process is left\n" in said.out
+    assert "# smoothness\nsaid\n" in said.out and said.err == "failed: saturation\n"
+
+
+def test_cores_that_may_not_be_chosen_are_left(monkeypatch):
+    def refuse(process, cores):
+        raise PermissionError("not in this container")
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
+    with workers(2) as pool:
+        assert pool.submit(int, "3").result() == 3

@@ -7,13 +7,18 @@ import numpy as np
 import pytest
 from committed import compare
 
+from jaxbn.data import load
 from jaxbn.experiments import EXPERIMENTS
 from jaxbn.experiments.__main__ import WHOLE, main
 from jaxbn.experiments._numbers import restored
 from jaxbn.experiments._results import cell
 from jaxbn.experiments._verdicts import greater
 from jaxbn.experiments.claims._sync_and_local import arms_of, unequal_shares, verdicts
-from jaxbn.experiments.claims._sync_training import deal
+from jaxbn.experiments.claims._sync_training import Size, Task, deal, run_arms
+from jaxbn.training import TrainConfig
+from jaxbn.training._parallel import start_parallel
+
+UNEQUAL = "all, unequal shares"
 
 # What orbax left open in other tests may be collected while these run.
 pytestmark = pytest.mark.filterwarnings(
@@ -51,6 +56,33 @@ def test_committed_form(smoke):
     claims = [verdict["claim"] for verdict in found["verdicts"]]
     table = (smoke / "table.md").read_text()
     compare("sync_and_local", table, claims, found["numbers"])
+
+
+def test_seeds_together_are_seeds_alone_however_devices_share(eight_devices):
+    """The arms whose devices normalize apart, and unequally; the epochs are smoke's."""
+    dataset = load("digits", train_limit=64, test_limit=50)
+    size = Size(64, 50, 1, "mlp", {"hidden": (8,)}, 0.1)
+    arms = [arm for arm in arms_of(4) if arm.name in ("each device", UNEQUAL)]
+
+    def found(mode, seeds):
+        config = TrainConfig(num_devices=4, batch_size=16, parallel=mode)
+        parallel = start_parallel(config)._replace(apart=True)
+        return run_arms(Task(size, parallel, dataset, seeds, 16), arms)
+
+    expected = found("pmap", (3, 7))
+    others = [found(mode, (3, 7)) for mode in ("shard_map", "jit")]
+    for other in (*others, found("pmap", (7,))):
+        assert len(other) == len(expected) == 2
+        for name, arm in other.items():
+            assert expected[name]["early"].shape == (2, 4)
+            for key in ("early", "loss"):
+                np.testing.assert_allclose(
+                    arm[key][-1], expected[name][key][-1], rtol=1e-5
+                )
+            for key in ("pooled", "first", "own"):  # An example of 50 may tip over.
+                np.testing.assert_allclose(
+                    arm[key][-1], expected[name][key][-1], atol=2.0
+                )
 
 
 @pytest.mark.parametrize("devices", [4, 6, 8, 16])

@@ -33,9 +33,13 @@ def test_the_committed_page_is_made_of_them():
     page = (DOCS / "not_reproduced.md").read_text()
     lines = [line for line in page.splitlines() if line.startswith("| ")]
     rows = [line[2:-2].split(" | ") for line in lines[2:]]
-    stated = {(v["claim"], v["outcome"]) for f in found.values() for v in f["verdicts"]}
+    stated = {
+        (f"[{name}](results.md#{name})", verdict["claim"], verdict["outcome"])
+        for name, record in found.items()
+        for verdict in record["verdicts"]
+    }
     assert {row[0] for row in rows} == {str(i) for i in range(1, 20)}
-    assert {(row[2], row[3]) for row in rows} <= stated
+    assert {tuple(row[1:]) for row in rows} <= stated
     readme = (DOCS.parents[1] / "README.md").read_text()
     assert counted(found) in " ".join(readme.split())
 
@@ -265,7 +269,10 @@ def test_workdirs_that_cannot_be_verified_are_refused(three, tmp_path, capsys, a
     ("text", "why"),
     [
         ("{", "cannot be read (Expecting property name"),
-        ("{}", "has no experiment, settings, numbers, expected what a run writes"),
+        (
+            "{}",
+            "has no experiment, settings, numbers, seeds, seconds, expected what a run writes",
+        ),
         ("[1]", "has no experiment, settings, numbers"),
         ('{"experiment": "saturation", "settings": []}', "has no settings, numbers"),
     ],
@@ -366,3 +373,20 @@ def test_all_goes_on_after_a_failure_and_keeps_what_is_there(
     assert sorted(ran[5:]) == sorted(NAMES)
     assert main([*every, "--jobs=0"]) == 2
     assert main([*every, "--seeds=0"]) == 2
+
+
+def test_other_code_of_the_library_is_named_and_run_again_if_asked(
+    three, asked, capsys, monkeypatch
+):
+    monkeypatch.setattr("jaxbn.experiments._state.library", lambda: "other")
+    path = three / NAMES[0] / "results.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "versions": None}))
+    capsys.readouterr()
+    assert main(["verify", f"--workdir={three}"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("is up to date; the library has changed since\n") == 2
+    assert said.count("; which code of the library measured it is not recorded\n") == 1
+    assert not asked
+    assert main(["verify", f"--workdir={three}", "--library"]) == 0
+    assert [list(each) for each, _ in asked] == [list(NAMES)]
