@@ -271,7 +271,7 @@ def test_workdirs_that_cannot_be_verified_are_refused(three, tmp_path, capsys, a
         ("{", "cannot be read (Expecting property name"),
         (
             "{}",
-            "has no experiment, settings, numbers, seeds, seconds, expected what a run writes",
+            "has no experiment, settings, numbers, seeds, seconds, expected what",
         ),
         ("[1]", "has no experiment, settings, numbers"),
         ('{"experiment": "saturation", "settings": []}', "has no settings, numbers"),
