@@ -1,4 +1,4 @@
-"""Training over devices that normalize what they are told: an arm of an experiment.
+"""Training over devices, for any choice of what is normalized together.
 
 Batches are dealt out by `deal`, equally or not; the steps of an epoch, of all seeds,
 are one program. Not `_runs.fit`: shares are unequal and masked, and devices keep their
