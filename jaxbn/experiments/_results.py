@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxbn.experiments._draw import spread
 from jaxbn.experiments._fingerprint import fingerprint
 from jaxbn.experiments._harness import Result
 from jaxbn.experiments._numbers import as_plain
@@ -32,11 +33,10 @@ def cell(value: Any) -> str:
         if not np.isfinite(each).all():
             lost = int((~np.isfinite(each)).sum())
             return "diverged" if lost == each.size else f"{lost} diverged"
-        spread = each.std(ddof=1) if each.size > 1 else 0.0
         # As many digits as the smaller of the two needs, two at least.
         size = max(abs(each.mean()), 1e-12)
         digits = min(max(2, 2 - math.floor(math.log10(size)) - 1), 6)
-        return f"{each.mean():.{digits}f} +- {spread:.{digits}f}"
+        return f"{each.mean():.{digits}f} +- {spread(each):.{digits}f}"
     return str(value)
 
 

@@ -68,7 +68,8 @@ def state_of(name: str, folder: Path, settings: Settings | None = None) -> State
         return State(
             "unshown", "its claims, table or figure are made in another way", record
         )
-    return State("current", f"is up to date{since(record)}", record)
+    said = filter(None, ("is up to date", since(record)))
+    return State("current", "; ".join(said), record)
 
 
 def since(record: dict[str, Any]) -> str:
@@ -80,8 +81,8 @@ def since(record: dict[str, Any]) -> str:
     versions = record.get("versions")
     kept = versions.get(LIBRARY) if isinstance(versions, dict) else None
     if kept is None:
-        return "; which code of the library measured it is not recorded"
-    return "" if kept == library() else "; the library has changed since"
+        return "which code of the library measured it is not recorded"
+    return "" if kept == library() else "the library has changed since"
 
 
 def unrecorded(record: dict[str, Any], settings: Settings | None) -> str:

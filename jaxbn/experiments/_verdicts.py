@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special  # scipy.stats takes ten times as long to import.
 
 LEAST_SEEDS = 5
 """With fewer nothing is decided."""
@@ -62,10 +63,6 @@ class Criterion(NamedTuple):
 
         Student's t with S - 1 degrees of freedom; infinite for a single seed.
         """
-        from scipy import (
-            special,
-        )  # Of which `scipy.stats` is made, in ten times as long.
-
         mean, error = _mean_and_error(self.each)
         if math.isinf(error):
             return mean, -math.inf, math.inf
@@ -241,8 +238,6 @@ def _verdict(claim: str, criterion: Criterion, said: dict[str, str]) -> Verdict:
 
 def _chance(each: np.ndarray) -> float:
     """Returns the one-sided p-value of a mean above 0."""
-    from scipy import special
-
     mean, error = _mean_and_error(each)
     if math.isinf(error):
         return 1.0

@@ -71,9 +71,8 @@ def verify(asked: Verification) -> int:
 
 def with_library(state: State) -> State:
     """Returns a state in which other code of the library is a reason to run again."""
-    if state.kind != "current" or not state.record or not since(state.record):
-        return state
-    return State("stale", since(state.record).removeprefix("; "), state.record)
+    why = since(state.record) if state.record and state.kind == "current" else ""
+    return State("stale", why, state.record) if why else state
 
 
 def check_workdir(workdir: Path) -> None:
